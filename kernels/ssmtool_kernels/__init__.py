@@ -1,0 +1,1 @@
+"""Scan kernels; imports nothing of ssmtool."""

@@ -1,0 +1,1 @@
+"""Checkpoints as bytes: resolve, read lazily, write atomically. Knows no family."""

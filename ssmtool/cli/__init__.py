@@ -1,0 +1,1 @@
+"""Command line: one file per sub-command; parses, calls, prints."""

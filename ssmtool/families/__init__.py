@@ -1,0 +1,1 @@
+"""One file per checkpoint family: the only place in ssmtool that knows tensor names."""

@@ -1,0 +1,1 @@
+"""Exact mathematics of linear time-invariant systems."""

@@ -1,0 +1,1 @@
+"""Reductions: one method per file; sees only canonical systems."""

@@ -1,0 +1,1 @@
+"""Results to output: text, JSON, plots, model cards."""

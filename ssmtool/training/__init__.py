@@ -1,0 +1,1 @@
+"""Training: the reference model, its tasks, and the recipes that made fixtures/."""
