@@ -1,0 +1,61 @@
+"""The three numerical pieces every reference layer is made of: (e^z - 1)/z, powers of e^z, causal convolution."""
+
+from __future__ import annotations
+
+import torch
+
+
+def phi1(z: torch.Tensor) -> torch.Tensor:
+    """(e^z - 1) / z, accurate to rounding for every complex z, and 1 at z = 0.
+
+    e^z - 1 = expm1(x) cos y - 2 sin^2(y/2) + i e^x sin y for z = x + iy has no cancellation near z = 0, where the
+    textbook form loses all digits: exactly the slow, lightly damped modes a trained layer relies on.
+
+    Args:
+        z: complex, any shape.
+
+    Returns:
+        Same shape and dtype as z.
+    """
+    x, y = z.real, z.imag
+    numerator = torch.complex(
+        torch.expm1(x) * torch.cos(y) - 2 * torch.sin(y / 2).square(), torch.exp(x) * torch.sin(y)
+    )
+    zero = z == 0
+    # The divisor is replaced before dividing, not after: a masked 0/0 would still put NaN into the gradient.
+    return torch.where(zero, torch.ones_like(z), numerator / torch.where(zero, torch.ones_like(z), z))
+
+
+def powers(z: torch.Tensor, length: int) -> torch.Tensor:
+    """exp(j z) for j = 0 .. length-1: the impulse responses of the modes with eigenvalue e^z.
+
+    Each power is one exponential of its own exponent; repeated multiplication would accumulate rounding.
+
+    Args:
+        z: (...,) complex128; pass float64 even for float32 models, since j Im z reaches hundreds of radians.
+        length: number of powers.
+
+    Returns:
+        (..., length) complex128.
+    """
+    steps = torch.arange(length, dtype=z.real.dtype, device=z.device)
+    return torch.exp(z.unsqueeze(-1) * steps)
+
+
+def causal_convolution(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """y[k] = sum over j = 0 .. k of kernel[j] u[k-j], along the last axis, by a zero-padded FFT.
+
+    Args:
+        u: (..., L), real or complex.
+        kernel: (..., L), broadcastable against u, both real or both complex.
+
+    Returns:
+        (..., L), real if both are.
+    """
+    length = u.shape[-1]
+    # Twice the length: a shorter transform would wrap the end of the sequence around onto its beginning.
+    if u.is_complex():
+        spectrum = torch.fft.fft(u, 2 * length) * torch.fft.fft(kernel, 2 * length)
+        return torch.fft.ifft(spectrum, 2 * length)[..., :length]
+    spectrum = torch.fft.rfft(u, 2 * length) * torch.fft.rfft(kernel, 2 * length)
+    return torch.fft.irfft(spectrum, 2 * length)[..., :length]

@@ -1,0 +1,100 @@
+"""What a layout file provides, and what its state-space layers have in common.
+
+A layout module defines
+    SUMMARY: str                                    one line
+    matches(names) -> bool                          whether a set of tensor names is of this layout
+    sizes(shapes) -> Sizes                          read from shapes alone; KeyError names a tensor that is missing
+    create(sizes, dropout) -> ReferenceModel        a freshly initialised model, from torch's global generator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything that decides the shapes of a reference model.
+
+    Attributes:
+        inputs: numbers per time step.
+        width: H, channels between the layers.
+        classes: outputs.
+        slots: stored state slots of each layer; layers may differ, as they do after a reduction.
+    """
+
+    inputs: int
+    width: int
+    classes: int
+    slots: tuple[int, ...]
+
+
+class StateSpace(nn.Module):
+    """A linear time-invariant state-space layer with diagonal dynamics.
+
+    Attributes:
+        systems: independent systems in the layer (S4D: one per channel; S5 and LRU: one).
+        slots: stored complex state slots of each.
+    """
+
+    systems: int
+    slots: int
+
+    def mix(self, u: torch.Tensor) -> torch.Tensor:
+        """The linear map alone, D included, no nonlinearity: (batch, L, H) -> (batch, L, H)."""
+        raise NotImplementedError
+
+    def state_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that define the linear map: trained with their own rate and without weight decay."""
+        raise NotImplementedError
+
+
+class ReferenceModel(nn.Module):
+    """(batch, L, inputs) -> (batch, classes): encoder, pre-normed residual blocks, mean over time, decoder."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def state_spaces(self) -> list[StateSpace]:
+        """The state-space layers in order of application."""
+        return [module for module in self.modules() if isinstance(module, StateSpace)]
+
+    def state_slots(self) -> int:
+        """Stored complex state slots in all: what the model carries from one time step to the next."""
+        return sum(layer.systems * layer.slots for layer in self.state_spaces())
+
+
+class TiedDropout(nn.Module):
+    """Dropout that removes whole channels for the length of a sequence, as S4 and S5 do: (batch, L, H) -> same.
+
+    Noise that changes at every step would be averaged away by the layer's own memory.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        return x * (torch.rand(x.shape[0], 1, x.shape[2], device=x.device) < keep).to(x.dtype).div(keep)
+
+
+def log_uniform(low: float, high: float, shape: tuple[int, ...]) -> torch.Tensor:
+    """Logarithms of step sizes spread log-uniformly over [low, high]: `shape`, default dtype."""
+    start, stop = torch.tensor([low, high]).log()
+    return start + (stop - start) * torch.rand(shape)
+
+
+def layer_indices(names: list[str], pattern: str) -> list[str]:
+    """Names `pattern.format(i)` for i = 0, 1, ... as long as `names` holds them."""
+    held, found = set(names), []
+    while (name := pattern.format(len(found))) in held:
+        found.append(name)
+    return found

@@ -1,0 +1,1 @@
+"""Tasks a reference model is trained and measured on, one file per task."""
