@@ -22,7 +22,7 @@ FASTEST_BILINEAR = float(np.log(1e-6))
 def expm1(a: np.ndarray) -> np.ndarray:
     """exp(a) - 1 for complex a, accurate where a is small: expm1(x) cos y - 2 sin²(y/2) + i exp(x) sin y."""
     a = np.asarray(a, dtype=np.complex128)
-    x, y = a.real, a.imag
+    x, y = np.real(a), np.imag(a)
     return np.expm1(x) * np.cos(y) - 2 * np.sin(y / 2) ** 2 + 1j * np.exp(x) * np.sin(y)
 
 
@@ -45,7 +45,7 @@ def bilinear(lam: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (1+z)(1-z̄) = 1 - |z|² + 2i Im z.
     """
     z = np.asarray(dt * lam / 2, dtype=np.complex128)
-    x, y = z.real, z.imag
+    x, y = np.real(z), np.imag(z)
     plus, minus = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     with np.errstate(divide="ignore"):
         step = 4 * x / minus
@@ -56,7 +56,7 @@ def bilinear(lam: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def zoh_inverse(a: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Discrete eigenvalues' logarithms -> (lam, bbar) under zero-order hold."""
-    a = np.maximum(a.real, FASTEST) + 1j * a.imag
+    a = np.maximum(np.real(a), FASTEST) + 1j * np.imag(a)
     return a / dt, _zoh_input(a, dt)
 
 
@@ -66,7 +66,7 @@ def bilinear_inverse(a: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndar
     tanh((x+iy)/2) = (sinh x + i sin y) / (2 (sinh²(x/2) + cos²(y/2))). A negative eigenvalue (y = ±π) gives a real
     lam: sin y and cos(y/2) are then zero and not the 1e-16 that floating point makes of them.
     """
-    x, y = np.maximum(a.real, FASTEST_BILINEAR), a.imag
+    x, y = np.maximum(np.real(a), FASTEST_BILINEAR), np.imag(a)
     off = np.abs(np.remainder(y, 2 * np.pi) - np.pi)  # distance of the angle from π, modulo 2π
     negative = off <= 4e-16 * np.maximum(np.abs(y), np.pi)
     sine, cosine = np.where(negative, 0.0, np.sin(y)), np.where(negative, 0.0, np.cos(y / 2))

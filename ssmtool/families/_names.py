@@ -122,4 +122,4 @@ def to_complex(x: np.ndarray) -> np.ndarray:
 
 def to_pairs(z: np.ndarray) -> np.ndarray:
     """(...) complex -> (..., 2) float64 pairs (re, im)."""
-    return np.stack([z.real, z.imag], axis=-1)
+    return np.stack([np.real(z), np.imag(z)], axis=-1)
