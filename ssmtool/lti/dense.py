@@ -1,0 +1,72 @@
+"""Gramian factors of dense systems: the discrete-time square-root (Hammarling) method on the Schur form."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+
+from ssmtool.lti.systems import DenseSystem
+
+
+def gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Real factors L, R with P = L L^T and Q = R R^T of one stable dense system.
+
+    Source: Hammarling, IMA J. Numer. Anal. 2 (1982) and Systems & Control Letters 17 (1991) for discrete time; the
+    column recursion here is the Potapov step of numerics.md section 2 applied to a triangular A.
+
+    Args:
+        A: (n, n) float64, spectral radius < 1.  B: (n, m).  C: (p, n).
+
+    Returns:
+        L (n, n), R (n, n) float64.
+    """
+    T, Z = linalg.schur(A, output="complex")
+    L = Z @ _triangular_factor(T, Z.conj().T @ B)
+    # The observability Gramian is that of (A*, C*); reversing the order makes T* upper triangular again.
+    R = Z @ _triangular_factor(T.conj().T[::-1, ::-1], (Z.conj().T @ C.T)[::-1])[::-1]
+    return _real(L), _real(R)
+
+
+def _triangular_factor(T: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """U with P = U U*, P = T P T* + B B*, T upper triangular; the last state is split off again and again."""
+    n = T.shape[0]
+    U = np.zeros((n, n), dtype=np.complex128)
+    B = B.astype(np.complex128)
+    for k in range(n - 1, -1, -1):
+        tau, b = T[k, k], B[k]
+        size = np.linalg.norm(b)
+        w = b / size if size > 0 else np.eye(1, B.shape[1], dtype=np.complex128)[0]
+        s = np.sqrt((1 - abs(tau)) * (1 + abs(tau)))
+        root = size / s
+        U[k, k] = root
+        if k == 0:
+            break
+        seen = B[:k] @ w.conj()
+        rhs = T[:k, k] * (np.conj(tau) * root) + seen * s
+        u = linalg.solve_triangular(np.eye(k) - np.conj(tau) * T[:k, :k], rhs)
+        U[:k, k] = u
+        v = T[:k, :k] @ u + T[:k, k] * root
+        B = B[:k] + np.outer(s * v - (1 + tau) * seen, w)
+    return U
+
+
+def _real(factor: np.ndarray) -> np.ndarray:
+    """A real square factor of the same (real) Gramian."""
+    r = np.linalg.qr(np.concatenate([factor.real, factor.imag], axis=1).T, mode="r")
+    return np.ascontiguousarray(r.T)
+
+
+def stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The part of one dense system with poles inside the unit circle, decoupled from the rest, and the rest's order."""
+    T, Z, inside = linalg.schur(A, output="real", sort="iuc")
+    k = int(inside)
+    if k == A.shape[0]:
+        return A, B, C, 0
+    X = linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:])
+    Zb, Zc = Z.T @ B, C @ Z
+    return T[:k, :k], Zb[:k] - X @ Zb[k:], Zc[:, :k], A.shape[0] - k
+
+
+def spectral_radius(system: DenseSystem) -> np.ndarray:
+    """(S,) largest modulus of the eigenvalues of each system."""
+    return np.abs(np.linalg.eigvals(system.A)).max(axis=1, initial=0.0)

@@ -1,0 +1,139 @@
+"""Chooses how the Gramian factors of a minimal diagonal system are computed, and runs batches in parallel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
+from ssmtool.lti.kautz import kautz_factor
+from ssmtool.lti.minimal import Minimal
+from ssmtool.lti.potapov import potapov_factor
+
+Progress = Callable[[int, int], None]
+_CHUNK_ENTRIES = 1 << 16  # systems x slots^2 of one batch: stays in a core's cache
+
+
+def resolve_device(device: str) -> torch.device:
+    """'auto' is CUDA if there is one, else the CPU; anything else is a torch device name."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def parallel(task: Callable[[slice], object], systems: int, slots: int, device: torch.device, progress: Progress | None):
+    """Runs task(slice of systems) over cache-sized batches, on all cores of a CPU; results in order.
+
+    The result does not depend on the number of cores: batches are cut by size alone.
+    """
+    if device.type != "cpu":
+        step = max(1, (1 << 27) // max(1, slots * slots))
+    else:
+        step = max(1, min(64, _CHUNK_ENTRIES // max(1, slots * slots)))
+    slices = [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
+    results = []
+    workers = min(len(slices), os.cpu_count() or 1) if device.type == "cpu" else 1
+    if workers <= 1:
+        for piece in slices:
+            results.append(task(piece))
+            if progress:
+                progress(piece.stop, systems)
+        return results
+
+    def single_threaded(piece: slice):
+        torch.set_num_threads(1)
+        return task(piece)
+
+    with _torch_threads(1), ThreadPoolExecutor(workers) as pool:
+        for piece, result in zip(slices, pool.map(single_threaded, slices), strict=True):
+            results.append(result)
+            if progress:
+                progress(piece.stop, systems)
+    return results
+
+
+def nearly_real(minimal: Minimal) -> np.ndarray:
+    """(S,) bool: systems with a complex pair so close to the real axis that it should not be eliminated as a pair."""
+    a = minimal.a
+    split = 2 * np.exp(a.real) * np.abs(np.sin(a.imag))
+    near = split < 1e-3 * np.abs(1 - np.exp(2 * a))
+    return (near & minimal.active & ~minimal.real).any(axis=1)
+
+
+class Slots:
+    """Tensors of a batch of minimal systems on one device, and their Gramian factors.
+
+    Real coordinates of slot i are (Re x_i, Im x_i), rows i and N + i; for a real slot the second is absent (zero row).
+    """
+
+    def __init__(self, minimal: Minimal, piece: slice, device: torch.device) -> None:
+        self.a = torch.from_numpy(minimal.a[piece]).to(device)
+        self.B = torch.from_numpy(minimal.B[piece].astype(np.complex128)).to(device)
+        self.C = torch.from_numpy(minimal.C[piece].astype(np.complex128)).to(device)
+        self.real = torch.from_numpy(minimal.real[piece]).to(device)
+        self.siso = self.B.shape[2] == self.C.shape[1] == 1
+
+    def mirror(self) -> Tensor:
+        """(S, 2N) the diagonal of J: A^T = J A J in real coordinates."""
+        ones = torch.ones_like(self.a.real)
+        return torch.cat([ones, -ones], dim=1)
+
+    def reachability(self) -> Tensor:
+        """L (S, 2N, k), P = L L^T."""
+        return _factor(self.a, self.B, self.real)
+
+    def observability(self) -> Tensor:
+        """R (S, 2N, k), Q = R R^T, through the dual system (C^T in mirrored coordinates)."""
+        return self.mirror()[:, :, None] * _factor(self.a, self.C.mT.contiguous(), self.real)
+
+    def signature(self) -> Tensor:
+        """(S, 2N) sign matrix with R = diag(signature) L for one input and one output scaled to b = +-c."""
+        sign = torch.where((self.B[:, :, 0] * self.C[:, 0]).real * self.real < 0, -1.0, 1.0).to(torch.float64)
+        return torch.cat([sign, -torch.ones_like(sign)], dim=1)
+
+    def careful(self) -> tuple[Tensor, Tensor, Tensor]:
+        """R* L (complex, graded), and real factors L and R, computed pole by pole."""
+        a, B = conjugate_closed(self.a, self.B, self.real)
+        _, Ct = conjugate_closed(self.a, self.C.mT.conj().contiguous(), self.real)
+        L, R = blaschke_factor(a, B), blaschke_factor(a.conj(), Ct)
+        return R.mH @ L, real_factor(L, self.real), real_factor(R, self.real)
+
+    def apply_A(self, X: Tensor) -> Tensor:
+        """A X for X (S, 2N, k) in real coordinates, by rotations of row pairs."""
+        n = self.a.shape[1]
+        lam = torch.exp(self.a)
+        lam = torch.where(self.real, lam.real.to(lam.dtype), lam)
+        re, im = lam.real[:, :, None], lam.imag[:, :, None]
+        top, bottom = X[:, :n], X[:, n:]
+        return torch.cat([re * top - im * bottom, im * top + re * bottom], dim=1)
+
+    def real_B(self) -> Tensor:
+        """(S, 2N, m)."""
+        return torch.cat([self.B.real, self.B.imag], dim=1)
+
+    def real_C(self) -> Tensor:
+        """(S, p, 2N)."""
+        return torch.cat([self.C.real, -self.C.imag], dim=2)
+
+
+def _factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
+    if B.shape[2] > 1:
+        return potapov_factor(a, B, real)
+    L = kautz_factor(a, B[:, :, 0].contiguous(), real)
+    return L if L.shape[1] == 2 * a.shape[1] else torch.cat([L, torch.zeros_like(L)], dim=1)
