@@ -82,7 +82,8 @@ def _layer(
     K, rows = size["K"], size["c"]
     if K not in (rows, 2 * rows):
         raise FamilyError(
-            f"{parts['kernel.W']} has {K} kernel rows, {parts['D']} has {rows}: neither as many nor twice as many",
+            f"{parts['kernel.W']} {tensors[parts['kernel.W']].shape} has neither as many kernel rows as "
+            f"{parts['D']} {tensors[parts['D']].shape} nor twice as many",
             where=name,
         )
     chosen = option(config, "version")
