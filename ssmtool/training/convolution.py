@@ -1,6 +1,8 @@
-"""The three numerical pieces every reference layer is made of: (e^z - 1)/z, powers of e^z, causal convolution."""
+"""The numerical pieces reference layers are made of: (e^z - 1)/z, powers and sums of modes, causal convolution."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -40,6 +42,24 @@ def powers(z: torch.Tensor, length: int) -> torch.Tensor:
     """
     steps = torch.arange(length, dtype=z.real.dtype, device=z.device)
     return torch.exp(z.unsqueeze(-1) * steps)
+
+
+def mode_sum(weight: torch.Tensor, z: torch.Tensor, length: int) -> torch.Tensor:
+    """sum over n of weight_n exp(j z_n) for j = 0 .. length-1, the impulse response of a diagonal system.
+
+    With j = s a + b it is a product of two small matrices of powers, so that no array of all modes at all times is
+    formed: memory and exponentials per mode fall from `length` to about 2 sqrt(length), at one more rounding.
+
+    Args:
+        weight, z: (..., N) complex128.
+        length: number of steps.
+
+    Returns:
+        (..., length) complex128.
+    """
+    stride = math.isqrt(max(length - 1, 0)) + 1
+    coarse = weight.unsqueeze(-1) * powers(stride * z, -(-length // stride))
+    return torch.einsum("...na,...nb->...ab", coarse, powers(z, stride)).flatten(-2)[..., :length]
 
 
 def causal_convolution(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

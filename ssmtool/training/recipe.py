@@ -42,12 +42,12 @@ class Recipe:
     width: int = 64
     depth: int = 4
     slots: int = 32
-    epochs: int = 120
+    epochs: int = 150
     batch: int = 64
     rate: float = 4e-3
     state_rate: float = 2e-3
     decay: float = 0.05
-    dropout: float = 0.1
+    dropout: float = 0.05
     strength: float = 1.0
     smoothing: float = 0.05
     averaging: float = 0.99

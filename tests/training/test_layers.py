@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssmtool.training.convolution import causal_convolution, phi1, powers
+from ssmtool.training.convolution import causal_convolution, mode_sum, phi1, powers
 from ssmtool.training.layouts._contract import Sizes, StateSpace
 from ssmtool.training.layouts.s4d import S4DKernel
 from ssmtool.training.layouts.s5 import hippo_normal
@@ -121,6 +121,16 @@ def test_convolution_is_the_sum_it_claims_to_be() -> None:
 def test_powers_start_at_one() -> None:
     z = torch.tensor([-0.1 + 2j], dtype=torch.complex128)
     np.testing.assert_allclose(powers(z, 5)[0].numpy(), np.exp(z.numpy() * np.arange(5)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 64])
+def test_mode_sum_is_the_sum_of_powers(length: int) -> None:
+    rng = np.random.default_rng(length)
+    weight, z = rng.normal(size=(2, 3, 5)) + 1j * rng.normal(size=(2, 3, 5))
+    z = -0.01 * np.abs(z.real) + 1j * z.imag
+    expected = np.einsum("hn,hnl->hl", weight, np.exp(z[..., None] * np.arange(length)))
+    found = mode_sum(torch.from_numpy(weight), torch.from_numpy(z), length).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_hippo_normal_diagonalises_the_normal_part() -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssmtool.training.convolution import causal_convolution, phi1, powers
+from ssmtool.training.convolution import causal_convolution, mode_sum, phi1
 from ssmtool.training.layouts._contract import (
     ReferenceModel,
     Sizes,
@@ -62,8 +62,7 @@ class S4DKernel(nn.Module):
         dt = self.log_dt.double().exp().unsqueeze(-1)
         z = torch.complex(-self.log_A_real.double().exp(), self.A_imag.double()) * dt
         weight = torch.view_as_complex(self.C.double()) * dt * phi1(z)
-        kernel = 2 * torch.einsum("hn,hnl->hl", weight, powers(z, length)).real
-        return kernel.to(self.C.dtype)
+        return (2 * mode_sum(weight, z, length).real).to(self.C.dtype)
 
 
 class S4D(StateSpace):
