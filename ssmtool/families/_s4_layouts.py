@@ -148,6 +148,10 @@ def _layer(
         "prefix": prefix,
     }
     notes = [_DIRECTION_NOTE] if directions == 2 else []
+    if not full_s4 and chosen is None:
+        notes.append(
+            f"The discretisation is not stored; the class default {layout.disc} is assumed (set disc to change)."
+        )
     if full_s4:
         notes.append(f"A reduced layer is diagonal: build the model with mode='diag' ({layout.diagonal}) to load it.")
     if S < H:

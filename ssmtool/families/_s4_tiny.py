@@ -30,7 +30,7 @@ _RECIPES = {
         {"S": 2},
         config={"real_transform": "softplus", "imag_transform": "exp", "dt_transform": "softplus", "dt_fast": True},
     ),
-    "v4-diag-bandlimit": _Recipe("v4-diag", config={"bandlimit": 1.0}),
+    "v4-diag-bandlimit": _Recipe("v4-diag", config={"bandlimit": 1.05}),
     "v4-real": _Recipe("v4-real", {"S": 2, "K": 2, "c": 2}),
     "v4-dplr": _Recipe("v4-dplr", length=16, config={"layer": {"d_state": 6, "mode": "dplr"}}),
     "v4-dplr-untied": _Recipe("v4-dplr"),
@@ -78,7 +78,8 @@ def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...], recipe:
     if role == "A_real":
         return rng.uniform(0.2, 1.0, shape)
     if role == "A_imag":
-        return (
-            rng.uniform(0.1, 1.5, shape) if (recipe.config or {}).get("imag_transform") else 4 * rng.normal(size=shape)
-        )
+        if (recipe.config or {}).get("imag_transform"):
+            return rng.uniform(0.1, 1.5, shape)
+        wide = 15 if (recipe.config or {}).get("bandlimit") else 4
+        return wide * rng.normal(size=shape)
     return rng.normal(size=shape)

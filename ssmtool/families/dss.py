@@ -94,9 +94,11 @@ def _layer(
             where=name,
             remedy=f"These tensors are of {' or '.join(_VERSIONS[eigen])}.",
         )
-    note = ""
+    notes = []
+    if chosen not in _KNOWN and len(_VERSIONS[eigen]) > 1:
+        notes.append(f"The version is not stored; the class default {version} is assumed.")
     if version == "softmax":
-        note = "The kernel is normalised over the sequence length l_max and is that of a linear system only for it."
+        notes.append("The kernel is normalised over l_max steps and is that of one linear system only for that length.")
     return Layer(
         name=name,
         family="dss",
@@ -115,7 +117,7 @@ def _layer(
             "directions": K // rows,
             "reverse_lag": 1,
         },
-        note=note,
+        note=" ".join(notes),
         constraints=Constraints(shared_poles=True),
     )
 

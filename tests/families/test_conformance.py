@@ -108,7 +108,7 @@ def pole_values(rng: np.random.Generator, shape: tuple[int, ...], real: bool) ->
         a[..., 0] = np.log(1e-300)
         return a
     for system in range(shape[0]):
-        a[system, system % shape[1]] = (-0.2, -0.2 + 1j * np.pi, np.log(1e-300) + 0j)[system % 3]
+        a[system, system % max(shape[1] - 1, 1)] = (-0.2, -0.2 + 1j * np.pi, np.log(1e-300) + 0j)[system % 3]
     return a
 
 
