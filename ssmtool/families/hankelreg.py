@@ -138,7 +138,7 @@ def forward(layer: Layer, arrays: Mapping[str, np.ndarray], u: np.ndarray) -> np
     rho = (np.tanh(arrays["rotation/retentions"]) + 1) / 2
     cos, sin = np.cos(angle), np.sin(angle)
     blocks = rho[:, None, None] * np.array([[cos, sin], [-sin, cos]]).transpose(2, 0, 1)
-    x, y = np.zeros((layer.slots, 2)), np.empty((len(u), layer.outputs))
+    x, y = np.zeros((len(rho), 2)), np.empty((len(u), layer.outputs))
     for k, now in enumerate(u):
         x = np.einsum("nij,nj->ni", blocks, x) + arrays["sys_in"] @ now
         y[k] = np.einsum("hni,ni->h", arrays["sys_out"], x) + arrays["sys_feed"] * now

@@ -101,9 +101,9 @@ def _batched(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray
     extra = 1 if layer.options["batch"] else 0
     poles, B = _complex(arrays["lambda_log"], 1 + extra), _complex(arrays["B"], 2 + extra)
     C = _complex(arrays["C"], 2 + extra)
-    s, n, m, p = layer.systems, layer.slots, layer.inputs, layer.outputs
+    s, m, p = layer.systems, layer.inputs, layer.outputs
     D = arrays["D"].reshape(s, p, m) if "D" in arrays else np.zeros((s, p, m))
-    return poles.reshape(s, n), B.reshape(s, n, m), C.reshape(s, p, n), D
+    return poles.reshape(s, -1), B.reshape(s, -1, m), C.reshape(s, p, -1), D
 
 
 def _steps(layer: Layer, dt: np.ndarray) -> np.ndarray:

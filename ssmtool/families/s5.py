@@ -133,7 +133,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     return DiagonalSystem(
         a=a[None],
         B=(bbar[:, None] * to_complex(arrays["B"]))[None],
-        C=C.reshape(1, layer.outputs, layer.slots),
+        C=C.reshape(1, layer.outputs, -1),
         D=_mimo.stacked_feedthrough(arrays["D"], layer.options["directions"]),
     )
 
