@@ -1,0 +1,96 @@
+"""Where a rewritten checkpoint may go, and the temporary place beside it where it is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ssmtool.checkpoint.checkpoint import Checkpoint
+from ssmtool.checkpoint.files import sync, writing
+from ssmtool.errors import OutputError
+
+
+def resolve_destination(source: Checkpoint, destination: str | Path) -> Path:
+    """The absolute place to write to.
+
+    Args:
+        source: the input.
+        destination: as typed.
+
+    Returns:
+        absolute path whose parent exists and has no symbolic links left in it.
+
+    Raises:
+        OutputError: the destination is the input, lies inside it, exists, has no parent directory, cannot be written,
+            or its suffix does not fit what will be written.
+    """
+    typed, where = Path(destination), str(destination)
+    with writing(where):
+        place, origin = Path(os.path.realpath(typed)), Path(os.path.realpath(source.path))
+        exists = os.path.lexists(typed)
+        same = place == origin or (exists and typed.exists() and os.path.samefile(typed, source.path))
+    if same:
+        raise OutputError("is the input itself", where=where, remedy="Choose another destination")
+    if origin in place.parents:
+        raise OutputError("lies inside the input", where=where, remedy="Choose a destination outside it")
+    if exists:
+        raise OutputError("exists already", where=where, remedy="Choose another destination or remove it first")
+    if source.kind == "directory" and place.suffix == ".safetensors":
+        raise OutputError(
+            "the input is a directory, so the output is one", where=where, remedy="Leave out .safetensors"
+        )
+    if source.kind != "directory" and place.suffix != ".safetensors":
+        reason = "pickles are written as safetensors" if source.pickled else "the output is a safetensors file"
+        raise OutputError(reason, where=where, remedy=f"Name it {place.stem}.safetensors")
+    if not place.parent.is_dir():
+        raise OutputError("parent directory does not exist", where=where, remedy=f"Create it: mkdir -p {place.parent}")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            "parent directory is not writable", where=where, remedy="Choose a destination this user may write to"
+        )
+    return place
+
+
+class Stage:
+    """A temporary directory beside the destination, on the same disk so that a rename moves its content at once.
+
+    Named ``.<name>.ssmtool-<process id>-<random>``: one that a killed process left behind can be told and removed by
+    hand. It is made on first use.
+
+    Args:
+        destination: absolute.
+
+    Attributes:
+        made: the directory, or None before the first use and after `discard`.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        self.made: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The directory itself. Raises OutputError if it cannot be made."""
+        if self.made is None:
+            prefix = f".{self._destination.name}.ssmtool-{os.getpid()}-"
+            with writing(self._destination.parent):
+                self.made = Path(tempfile.mkdtemp(prefix=prefix, dir=self._destination.parent))
+        return self.made
+
+    def publish(self, result: Path) -> None:
+        """Rename `result`, complete and synced, to the destination. Raises OutputError if that exists by now."""
+        if os.path.lexists(self._destination):  # a rename would silently replace a file
+            raise OutputError(
+                "appeared while it was being written", where=str(self._destination), remedy="Write elsewhere"
+            )
+        with writing(self._destination):
+            os.rename(result, self._destination)
+        sync(self._destination.parent)
+
+    def discard(self) -> None:
+        """Remove the directory and all that is still in it; nothing to do if there is none."""
+        if self.made is not None:
+            shutil.rmtree(self.made, ignore_errors=True)
+            self.made = None
