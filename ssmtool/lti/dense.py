@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
-from ssmtool.lti.systems import DenseSystem
-
 
 def gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real factors L, R with P = L L^T and Q = R R^T of one stable dense system.
@@ -65,8 +63,3 @@ def stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray
     X = linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:])
     Zb, Zc = Z.T @ B, C @ Z
     return T[:k, :k], Zb[:k] - X @ Zb[k:], Zc[:, :k], A.shape[0] - k
-
-
-def spectral_radius(system: DenseSystem) -> np.ndarray:
-    """(S,) largest modulus of the eigenvalues of each system."""
-    return np.abs(np.linalg.eigvals(system.A)).max(axis=1, initial=0.0)

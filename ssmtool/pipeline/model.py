@@ -1,0 +1,170 @@
+"""An opened checkpoint and the state-space layers found in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssmtool import plugins
+from ssmtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from ssmtool.errors import FamilyError, SsmtoolError, UsageError
+from ssmtool.families._contract import Layer
+
+if TYPE_CHECKING:
+    from ssmtool.lti.hankel import Spectrum
+    from ssmtool.lti.systems import System
+
+FAMILIES = "ssmtool.families"
+LayerProgress = Callable[[Layer, int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """A layer and the Hankel singular values of its systems."""
+
+    layer: Layer
+    spectrum: Spectrum
+
+
+class Model:
+    """A checkpoint whose state-space layers are known. Made by `load`; nothing but headers is read until needed.
+
+    Attributes:
+        checkpoint: the bytes.
+        layers: every state-space layer found, in checkpoint order.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layers: tuple[Layer, ...]) -> None:
+        self.checkpoint = checkpoint
+        self.layers = layers
+
+    def select(self, patterns: Iterable[str] | None = None) -> tuple[Layer, ...]:
+        """Layers whose name equals or matches (as a shell glob) one of `patterns`; all for None. Raises UsageError."""
+        wanted = list(patterns or ())
+        if not wanted:
+            return self.layers
+        for pattern in wanted:
+            if not any(fnmatchcase(layer.name, pattern) for layer in self.layers):
+                raise UsageError(
+                    f"no layer matches {pattern!r}", remedy=f"Layers: {', '.join(layer.name for layer in self.layers)}"
+                )
+        return tuple(layer for layer in self.layers if any(fnmatchcase(layer.name, p) for p in wanted))
+
+    def arrays(self, layer: Layer) -> dict[str, np.ndarray]:
+        """The layer's tensors by role, float64 / complex128 / int64, as stored. Raises CheckpointError."""
+        return {role: self.checkpoint.read(name) for role, name in layer.tensors.items()}
+
+    def system(self, layer: Layer) -> System:
+        """The layer as a batch of canonical systems. Raises CheckpointError, FamilyError."""
+        return family_of(layer).to_system(layer, self.arrays(layer))
+
+    def hsv(
+        self,
+        layers: Iterable[str] | None = None,
+        *,
+        device: str = "auto",
+        progress: LayerProgress | None = None,
+    ) -> tuple[LayerSpectrum, ...]:
+        """Hankel singular values of every selected layer, one layer in memory at a time.
+
+        Args:
+            layers: names or globs; all by default. Input-dependent layers have no Hankel singular values and are
+                an error when selected by name.
+            device: "auto", "cpu" or "cuda".
+            progress: called with (layer, systems done, systems).
+
+        Raises:
+            UsageError: no such layer, no such device.
+            FamilyError: no linear time-invariant layer among those selected.
+            CheckpointError: tensors that cannot be read or are not finite.
+        """
+        from ssmtool.lti.hankel import hankel_singular_values
+
+        results = []
+        for layer in linear(self.select(layers)):
+            step = None if progress is None else (lambda done, total, layer=layer: progress(layer, done, total))
+            results.append(LayerSpectrum(layer, hankel_singular_values(self.system(layer), device, step)))
+        return tuple(results)
+
+
+def linear(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The linear time-invariant ones. Raises FamilyError if there are none."""
+    found = tuple(layer for layer in layers if layer.lti)
+    if not found:
+        raise FamilyError(
+            "the selected layers are input-dependent: they have no Hankel singular values of their own",
+            where=", ".join(layer.name for layer in layers),
+        )
+    return found
+
+
+def family_of(layer: Layer) -> ModuleType:
+    """The family module of a layer."""
+    return plugins.load(FAMILIES, layer.family)
+
+
+def load(target: str | Path, *, family: str | None = None) -> Model:
+    """Open a checkpoint and find its state-space layers.
+
+    Args:
+        target: .safetensors, .pt / .bin / .ckpt, a directory, or a model in the local Hugging Face cache.
+        family: look for this family only; by default every family looks.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        FamilyError: no family knows these tensors, or two families claim the same layer.
+        UsageError: there is no such family.
+    """
+    known = plugins.names(FAMILIES)
+    if family is not None and family not in known:
+        raise UsageError(f"there is no family {family!r}", remedy=f"Known families: {', '.join(known)}")
+    checkpoint = open_checkpoint(target)
+    layers = find_layers(checkpoint.tensors, checkpoint.config, (family,) if family else known)
+    if not layers:
+        raise _unknown(checkpoint, family, known)
+    return Model(checkpoint, layers)
+
+
+def find_layers(
+    tensors: Mapping[str, TensorInfo], config: dict[str, Any] | None, families: Iterable[str]
+) -> tuple[Layer, ...]:
+    """Layers that the families find, in checkpoint order. Raises FamilyError if two claim the same tensor."""
+    found: list[Layer] = []
+    owner: dict[str, Layer] = {}
+    for name in families:
+        for layer in plugins.load(FAMILIES, name).layers(tensors, config):
+            for tensor in layer.tensors.values():
+                if tensor in owner:
+                    raise FamilyError(
+                        f"tensor {tensor} is claimed by {owner[tensor].family} and by {layer.family}",
+                        where=layer.name,
+                        remedy=f"Say which with --family {owner[tensor].family} or --family {layer.family}",
+                    )
+            owner.update(dict.fromkeys(layer.tensors.values(), layer))
+            found.append(layer)
+    position = {name: i for i, name in enumerate(tensors)}
+    return tuple(sorted(found, key=lambda layer: min(position[t] for t in layer.tensors.values())))
+
+
+def _unknown(checkpoint: Checkpoint, family: str | None, known: tuple[str, ...]) -> SsmtoolError:
+    """What was seen and what is known, for a checkpoint without a known layer."""
+    endings: dict[str, int] = {}
+    for name in checkpoint.tensors:
+        ending = ".".join(part for part in re.split(r"[./]", name)[-2:] if not part.isdigit())
+        endings[ending] = endings.get(ending, 0) + 1
+    common = sorted(endings, key=lambda e: (-endings[e], e))
+    seen = ", ".join(common[:8]) + (f" and {len(common) - 8} more" if len(common) > 8 else "")
+    looked = f"no layer of family {family}" if family else "no known state-space layer"
+    return FamilyError(
+        f"{looked} among {len(checkpoint.tensors)} tensors (names end in: {seen})",
+        where=str(checkpoint.path),
+        remedy=f"Known families: {', '.join(known)}. Force one with --family, or bring the model in the neutral format "
+        "(docs/neutral-format.md)",
+    )
