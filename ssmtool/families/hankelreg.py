@@ -78,7 +78,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     )
 
 
-def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray | None]:
+def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots.
 
     The inverse of (tanh(x) + 1) / 2 = s is x = ½ log(s / (1 - s)), with 1 - rho = -expm1(Re a).

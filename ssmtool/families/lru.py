@@ -125,7 +125,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     )
 
 
-def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray | None]:
+def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots, with gamma = sqrt(1 - |lam|²) divided out of B.
 
     Raises:
@@ -138,7 +138,7 @@ def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) 
     log_modulus, angle = np.maximum(np.real(system.a[0]), FASTEST), np.imag(system.a[0])
     # Angles of many turns, which some ports start from, would cost float32 digits.
     angle = np.where(angle > 2 * np.pi, np.remainder(angle, 2 * np.pi), angle)
-    new: dict[str, np.ndarray | None] = {
+    new: dict[str, np.ndarray] = {
         "nu_log": np.log(-log_modulus),
         "theta_log": np.log(np.maximum(angle, np.exp(SMALLEST_ANGLE_LOG))),
         "D": system.D[0] if arrays["D"].ndim == 2 else _mimo.feedthrough_diagonal(layer, system),
@@ -148,7 +148,7 @@ def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) 
         gamma = _balanced_gamma(log_modulus)
         # A float32 number: B divided by what will be read back.
         new["gamma_log"] = np.asarray(gamma if raw else np.log(gamma), dtype=np.float32).astype(np.float64)
-    used = _gamma(layer, {k: v for k, v in new.items() if v is not None})
+    used = _gamma(layer, new)
     B, C = system.B[0] / used[:, None], system.C[0]
     if "B" in layer.tensors:
         return new | {"B": B, "C": C}

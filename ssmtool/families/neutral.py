@@ -122,7 +122,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     return DiagonalSystem(a=a, B=bbar[:, :, None] * B, C=C, D=D)
 
 
-def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray | None]:
+def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots; a dt per slot becomes the geometric mean per system.
 
     Plain real B and C get a last axis (re, im) where the new values are complex.

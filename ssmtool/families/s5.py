@@ -138,7 +138,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     )
 
 
-def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray | None]:
+def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots; one step for all, the geometric mean of the old ones.
 
     Raises:
@@ -156,7 +156,7 @@ def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) 
         scale = np.maximum(1.0, 1.001 * CLIP / -np.real(lam))
         lam, bbar, dt = lam * scale, bbar / scale, dt / scale
     C = to_pairs(system.C[0].reshape(layer.options["directions"], layer.inputs, system.slots) / gain)
-    new: dict[str, np.ndarray | None] = {
+    new: dict[str, np.ndarray] = {
         "Lambda_re": np.real(lam),
         "Lambda_im": np.imag(lam),
         "B": to_pairs(system.B[0] / bbar[:, None]),

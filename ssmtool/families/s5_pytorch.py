@@ -92,7 +92,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     )
 
 
-def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray | None]:
+def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots; one step for all, the geometric mean of the old ones.
 
     Raises:

@@ -156,7 +156,6 @@ def test_feedthrough_of_both_directions_adds_up(first_layer, respond):
 def test_steps_become_their_geometric_mean_in_float32(first_layer):
     layer, arrays = first_layer(s5, *s5.tiny("jax", 0))
     new = s5.from_system(layer, arrays, system_with([-0.1, -0.2]))["log_step"]
-    assert new is not None
     assert new.shape == (2, 1)
     np.testing.assert_allclose(new, arrays["log_step"].mean(), rtol=1e-7)
     np.testing.assert_allclose(new, new.astype(np.float32), rtol=1e-15)
