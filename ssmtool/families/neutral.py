@@ -125,10 +125,11 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
 def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.ndarray]:
     """The layer's tensors for `system`, any number of slots; a dt per slot becomes the geometric mean per system.
 
-    Plain real B and C get a last axis (re, im) where the new values are complex.
+    Plain real B and C get a last axis (re, im) where the new values are complex. A layer without D gets one if the
+    system has a feedthrough.
 
     Raises:
-        FamilyError: the number of systems changed, or a feedthrough appeared and there is no D to hold it.
+        FamilyError: the number of systems changed, or there are no slots.
     """
     if not isinstance(system, DiagonalSystem) or system.systems != layer.systems or system.slots == 0:
         raise FamilyError(f"this layer stores {layer.systems} diagonal systems with slots", where=layer.name)
@@ -142,10 +143,11 @@ def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: System) 
         poles, bbar = zoh_inverse(system.a, _steps(layer, dt))
         B = system.B / bbar[:, :, None]
         new["dt"] = dt
+    D = system.D if layer.options["batch"] else system.D[0]
     if "D" in arrays:
-        new["D"] = system.D.reshape(arrays["D"].shape)
-    elif np.abs(system.D).max() > 0:
-        raise FamilyError("there is no tensor D for the new direct feedthrough", where=layer.name)
+        new["D"] = D
+    elif np.abs(D).max() > 0:
+        new[layer.tensors["lambda_log"].removesuffix("lambda_log") + "D"] = D
     for leaf, value in (("lambda_log", poles), ("B", B), ("C", system.C)):
         value = value if layer.options["batch"] else value[0]
         if np.iscomplexobj(arrays[leaf]):

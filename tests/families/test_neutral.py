@@ -92,11 +92,16 @@ def test_awkward_and_unstable_poles(first_layer, with_dt):
     np.testing.assert_allclose(impulse_response(again, 30), impulse_response(system, 30), rtol=1e-11)
 
 
-def test_a_new_feedthrough_needs_a_tensor(first_layer):
-    layer, arrays = first_layer(neutral, {"lambda_log": POLES, "B": B, "C": C}, None)
+@pytest.mark.parametrize("separator", "./")
+def test_a_new_feedthrough_gets_a_tensor(first_layer, separator):
+    tensors = {f"P{separator}{k}": v for k, v in {"lambda_log": POLES, "B": B, "C": C}.items()}
+    layer, arrays = first_layer(neutral, tensors, None)
     system = neutral.to_system(layer, arrays)
-    with pytest.raises(FamilyError, match="no tensor D"):
-        neutral.from_system(layer, arrays, DiagonalSystem(a=system.a, B=B, C=C, D=system.D + 1))
+    assert f"P{separator}D" not in neutral.from_system(layer, arrays, system)
+    feed = rng.normal(size=system.D.shape)
+    new = neutral.from_system(layer, arrays, DiagonalSystem(a=system.a, B=B, C=C, D=feed))
+    written = {layer.tensors.get(k, k): v for k, v in new.items()}
+    np.testing.assert_array_equal(neutral.to_system(*first_layer(neutral, written, None)).D, feed)
 
 
 @pytest.mark.parametrize(
