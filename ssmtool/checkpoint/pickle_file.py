@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,9 @@ class PickleFile:
         import torch
 
         try:
-            document: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch warns of is refused below
+                document: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
         except OSError as error:
             with reading(self.path):
                 raise error

@@ -26,7 +26,8 @@ def select(document: Any, *, where: str) -> tuple[dict[str, Tensor], tuple[str, 
 
     A mapping under a well-known key is taken if the document itself holds no tensors (counters, i.e. 0-d tensors, do
     not count); else the document if it holds tensors; else its mapping with most tensors. A ``state_dict`` right
-    inside the choice is taken in turn. Optimizer state is never taken. Mappings and lists inside the choice are flattened, their keys joined with ``.``.
+    inside the choice is taken in turn. Optimizer state is never taken. Mappings and lists inside the choice are
+    flattened, their keys joined with ``.``.
 
     Args:
         document: what torch.load returned.
