@@ -15,14 +15,17 @@ from ssmtool.lti.potapov import _expm1
 
 
 def conjugate_closed(a: Tensor, B: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Poles (S, 2N) and rows (S, 2N, m) of the closed system in coordinates (z, conj z) / sqrt 2; a real slot has no mirror."""
+    """Poles (S, 2N) and rows (S, 2N, m) of the closed system in coordinates (z, conj z) / sqrt 2.
+
+    A real slot has no mirror image: its second row is 0.
+    """
     mirror = torch.where(real[:, :, None], torch.zeros_like(B), B.conj())
     half = torch.where(real[:, :, None], B, B / 2**0.5)
     return torch.cat([a, a.conj()], 1), torch.cat([half, mirror / 2**0.5], 1)
 
 
 def real_factor(L: Tensor, real: Tensor) -> Tensor:
-    """Real factor (S, 2N, 4N) in coordinates (Re x, Im x) from a complex one (S, 2N, k) of the conjugate-closed system."""
+    """Real factor (S, 2N, 2k) in coordinates (Re x, Im x) from a complex one (S, 2N, k) of the closed system."""
     slots = real.shape[1]
     z, mirror = L[:, :slots], L[:, slots:]
     keep = real[:, :, None]

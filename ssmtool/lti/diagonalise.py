@@ -31,7 +31,7 @@ class Diagonalised:
         slots: (S,) int64, slots each system uses: one per complex pair and one per real pole.
         orders: (S,) int64, states of each system.
         method: per system "direct", "perturbed" or "refit".
-        error: (S,) largest deviation of the frequency response from the dense realisation, relative to its largest gain;
+        error: (S,) largest deviation of the frequency response from the dense realisation relative to its largest gain;
             for well-conditioned eigenvectors the bound condition * eps instead of a measurement.
     """
 
@@ -76,7 +76,9 @@ def diagonalise(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, orde
             piece = _eig(A[s, :r, :r], B[s, :r], C[s, :, :r]) if r else None
         orders[s] = r
         if piece is None:
-            chosen.append((np.zeros(0, complex), np.zeros((0, B.shape[2]), complex), np.zeros((C.shape[1], 0), complex)))
+            chosen.append(
+                (np.zeros(0, complex), np.zeros((0, B.shape[2]), complex), np.zeros((C.shape[1], 0), complex))
+            )
             methods.append("direct")
             continue
         best, method, error = _best(A[s, :r, :r], B[s, :r], C[s, :, :r], piece)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def parallel(task: Callable[[slice], object], systems: int, slots: int, device: torch.device, progress: Progress | None):
+def parallel(
+    task: Callable[[slice], Any], systems: int, slots: int, device: torch.device, progress: Progress | None
+) -> list[Any]:
     """Runs task(slice of systems) over cache-sized batches, on all cores of a CPU; results in order.
 
     The result does not depend on the number of cores: batches are cut by size alone.

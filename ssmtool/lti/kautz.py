@@ -36,7 +36,8 @@ def kautz_factor(a: Tensor, b: Tensor, real: Tensor) -> Tensor:
 
     # For every pole j (dim 1) and evaluation point lambda_i (dim 2), with y = theta_i -+ theta_j:
     #   lambda_i - lambda_j           ~ n = p cos(y/2) + i q sin(y/2)
-    #   1 - lambda_i conj(lambda_j)   ~ d = e cos(y/2) + i f sin(y/2)     (up to unit factors that cancel or are restored)
+    #   1 - lambda_i conj(lambda_j)   ~ d = e cos(y/2) + i f sin(y/2)
+    # up to unit factors that cancel or are restored.
     p, q, e, f = _moduli(x, em, modulus)
     half_i, half_j = theta[:, None, :] / 2, theta[:, :, None] / 2
     y = half_i - half_j

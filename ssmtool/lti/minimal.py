@@ -134,7 +134,7 @@ def _siso(a, B, C, real, active):
 
 
 def _mimo(a, B, C, real, active):
-    """Groups of equal poles (a real pole is a group by itself) are replaced by as many slots as their residue has rank."""
+    """Groups of equal poles (a real pole is one by itself) are replaced by as many slots as their residue has rank."""
     special: dict[int, list[list[int]]] = _groups(_equal_pairs(a, real, active))
     grouped = {(s, i) for s, groups in special.items() for g in groups for i in g}
     both_real = (np.abs(B.imag).max(axis=2) == 0) & (np.abs(C.imag).max(axis=1) == 0)
@@ -143,7 +143,7 @@ def _mimo(a, B, C, real, active):
             special.setdefault(s, []).append([i])
     if not special:
         return a, B, C, real, active
-    systems, slots = a.shape
+    slots = a.shape[1]
     extra = max(sum(max(0, 2 - len(g)) for g in groups) for groups in special.values())
     pad = ((0, 0), (0, extra))
     a, real = np.pad(a, pad), np.pad(real, pad)

@@ -100,11 +100,14 @@ def hinf_norm(system: System, device: str = "cpu", progress: Progress | None = N
         angle = torch.from_numpy(np.abs(fold(system.a[piece].imag))).to(target)
         omega = _grid(angle, -a.real)
         if system.inputs == system.outputs == 1:
+
             def gain(w: Tensor) -> Tensor:
                 return _scalar_response(a, (C[:, 0] * B[:, :, 0]), D[:, 0, 0], w).abs()
         else:
+
             def gain(w: Tensor) -> Tensor:
                 return _matrix_gain(a, B, C, D, w)
+
         return _refine(gain, omega).cpu().numpy()
 
     size = system.slots * max(1, system.inputs * system.outputs)
@@ -203,7 +206,8 @@ def _power_gain(C: Tensor, r: Tensor, B: Tensor, D: Tensor) -> Tensor:
 
 def _dense_hinf(system: DenseSystem, s: int) -> float:
     """H-infinity norm of one dense system by solves on the grid of its eigenvalues."""
-    A, B, C, D = (torch.from_numpy(np.ascontiguousarray(X[s])).to(torch.complex128) for X in (system.A, system.B, system.C, system.D))
+    parts = (system.A, system.B, system.C, system.D)
+    A, B, C, D = (torch.from_numpy(np.ascontiguousarray(part[s])).to(torch.complex128) for part in parts)
     poles = torch.linalg.eigvals(A)
     log = torch.log(poles.abs().clamp_min(1e-300))
     eye = torch.eye(A.shape[0], dtype=A.dtype)

@@ -84,7 +84,7 @@ def _diagonal(G: Tensor, weight: Tensor) -> Tensor:
 
 
 def _plane(row: Tensor) -> Tensor:
-    """Real orthonormal basis (S, m, 2) of the span of the two rows (S, 2, m); its second vector is 0 if they are parallel."""
+    """Real orthonormal basis (S, m, 2) of the span of two rows (S, 2, m); the second is 0 if they are parallel."""
     size = row.norm(dim=2)
     swap = (size[:, 1] > size[:, 0])[:, None]
     first, second = torch.where(swap, row[:, 1], row[:, 0]), torch.where(swap, row[:, 0], row[:, 1])
@@ -93,7 +93,9 @@ def _plane(row: Tensor) -> Tensor:
     for _ in range(2):
         rest = rest - (rest * e1).sum(1, keepdim=True) * e1
     left = rest.norm(dim=1, keepdim=True)
-    e2 = torch.where(left > 1e-12 * second.norm(dim=1, keepdim=True), rest / left.clamp_min(1e-300), torch.zeros_like(rest))
+    e2 = torch.where(
+        left > 1e-12 * second.norm(dim=1, keepdim=True), rest / left.clamp_min(1e-300), torch.zeros_like(rest)
+    )
     return torch.stack([e1, e2], dim=2)
 
 

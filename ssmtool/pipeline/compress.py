@@ -36,7 +36,8 @@ class LayerReduction:
         slots: stored modes per system after the reduction.
         orders: (S,) states of each reduced system.
         hankel_norm: (S,) sigma_1 of the original.
-        bound: (S,) a priori bound on the H-infinity error, NaN where the method gives none.
+        bound: (S,) certified bound on the H-infinity error: a priori bound of the truncation plus the measured error of
+            storing its result (diagonal form and rounding); NaN where the method gives no bound.
         hinf: (S,) measured H-infinity error.
         h2: (S,) measured H2 error.  h2_norm: (S,) H2 norm of the original, without D.
         bytes_before, bytes_after: of the layer's state-space tensors.
@@ -136,9 +137,7 @@ def compress(
     chosen = linear(model.select(layers))
     targets, description, word = _targets(chosen, rank=rank, energy=energy, error=error, budget=budget)
     if method not in plugins.names(REDUCTIONS):
-        raise UsageError(
-            f"there is no method {method!r}", remedy=f"Methods: {', '.join(plugins.names(REDUCTIONS))}"
-        )
+        raise UsageError(f"there is no method {method!r}", remedy=f"Methods: {', '.join(plugins.names(REDUCTIONS))}")
     with ExitStack() as stack:
         rewrite = None
         if not dry_run:
@@ -148,7 +147,9 @@ def compress(
             step = None if progress is None else (lambda n, total, layer=layer: progress(layer, n, total))
             done.append(_reduce(model, layer, target, method, device, step))
         widths = _widths(done, per_layer)
-        if all(width >= layer.slots and not layer.constraints.export for (layer, width) in zip(chosen, widths, strict=True)):
+        if all(
+            width >= layer.slots and not layer.constraints.export for (layer, width) in zip(chosen, widths, strict=True)
+        ):
             raise _nothing_smaller(done, description)
         rows: list[LayerReduction] = []
         config = model.checkpoint.config
@@ -167,9 +168,7 @@ def compress(
         change = sum(row.bytes_after - row.bytes_before for row in rows)
         before = model.checkpoint.data_bytes
         sha256 = model.checkpoint.sha256()
-        summary = Compression(
-            model.checkpoint.path, None, description, tuple(rows), before, before + change, sha256
-        )
+        summary = Compression(model.checkpoint.path, None, description, tuple(rows), before, before + change, sha256)
         if rewrite is None:
             return summary
         rewrite.config = config
@@ -180,10 +179,12 @@ def compress(
 
 
 def default_output(model: Model, word: str) -> Path:
-    """"<input>-<word>" beside the input; pickles become .safetensors."""
+    """ "<input>-<word>" beside the input; pickles become .safetensors."""
     path = model.checkpoint.path.resolve()
     if model.checkpoint.kind == "directory":
-        return Path.cwd() / f"{path.name}-{word}" if "snapshots" in path.parts else path.with_name(f"{path.name}-{word}")
+        return (
+            Path.cwd() / f"{path.name}-{word}" if "snapshots" in path.parts else path.with_name(f"{path.name}-{word}")
+        )
     return path.with_name(f"{path.stem}-{word}.safetensors")
 
 
@@ -199,7 +200,7 @@ def provenance(summary: Compression) -> dict[str, Any]:
                 "method": row.method,
                 "slots": row.slots,
                 "orders": [int(row.orders.min()), int(row.orders.max())],
-                "bound": [float(f"{x:.6g}") for x in row.bound],
+                "bound": [None if np.isnan(x) else float(f"{x:.7g}") for x in row.bound],
                 "hinf_error": float(f"{row.hinf.max():.6g}"),
                 "hinf_error_relative": float(f"{row.hinf_relative:.6g}"),
                 "h2_error_relative": float(f"{row.h2_relative:.6g}"),
@@ -256,15 +257,17 @@ def _targets(layers: tuple[Layer, ...], **given: float | None) -> tuple[list[Tar
     return [Target(kind, value)] * len(layers), f"{kind} {value:g}", f"{kind}{value:g}"  # type: ignore[arg-type]
 
 
-def _reduce(model: Model, layer: Layer, target: Target, method: str, device: str, progress) -> tuple[LayerReduction, Result]:
+def _reduce(
+    model: Model, layer: Layer, target: Target, method: str, device: str, progress
+) -> tuple[LayerReduction, Result]:
     """One layer: its reduction, and the errors of what would be stored."""
     arrays = model.arrays(layer)
     system = family_of(layer).to_system(layer, arrays)
     unstable = unstable_states(system)
     if unstable.any():
         raise UnstableError(
-            f"{int(unstable.sum())} states of {int((unstable > 0).sum())} of {layer.systems} systems have an eigenvalue on "
-            "or outside the unit circle and cannot be truncated",
+            f"{int(unstable.sum())} states of {int((unstable > 0).sum())} of {layer.systems} systems have an "
+            "eigenvalue on or outside the unit circle and cannot be truncated",
             where=layer.name,
             remedy="Leave the layer out with --layers; ssmtool hsv shows these states",
         )
@@ -281,9 +284,10 @@ def _reduce(model: Model, layer: Layer, target: Target, method: str, device: str
             return row, result
         tightened = Target("error", tightened.value / 4)
     raise ReductionError(
-        f"the error {target.value:g} cannot be met: the best reachable is {best:.2g} (H-infinity, relative to the Hankel norm)",
+        f"the error {target.value:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
+        "Hankel norm)",
         where=layer.name,
-        remedy=f"Tensors are stored in {_dtype(model, layer)}, whose rounding is part of the error; ask for a larger one",
+        remedy=f"Rounding to the stored {_dtype(model, layer)} is part of the error; ask for a larger one",
     )
 
 
@@ -299,7 +303,10 @@ def _measure(model: Model, layer: Layer, system: System, result: Result, method:
         slots=width,
         orders=result.orders,
         hankel_norm=result.spectrum.sigma[:, 0],
-        bound=result.bound,
+        # By the triangle inequality: original to truncation (a priori) plus truncation to what is stored (measured).
+        bound=result.bound
+        + result.diagonal_error
+        + hinf_norm(difference(_without_feedthrough(result.system), _without_feedthrough(stored)), device),
         hinf=hinf_norm(error, device),
         h2=h2_norm(error, device),
         h2_norm=h2_norm(_without_feedthrough(system), device),
@@ -387,10 +394,10 @@ def _nothing_smaller(done: list[tuple[LayerReduction, Result]], description: str
     scale = np.where(sigma[:, 0] > 0, sigma[:, 0], 1.0)
     cost = float((2 * sigma[:, count:].sum(axis=1) / scale).max())
     return ReductionError(
-        f"{description} makes no layer smaller: {row.layer.name} needs {row.slots} of its {row.layer.slots} slots for it "
-        "(a real pole takes a slot of its own)",
-        where="",
-        remedy=f"Ask for less: the best reachable with a smaller state, {count} states, has an error bound of {cost:.2g} sigma_1",
+        f"{description} makes no layer smaller: {row.layer.name} needs {row.slots} of its {row.layer.slots} slots for "
+        "it (a real pole takes a slot of its own)",
+        remedy=f"Ask for less: the best reachable with a smaller state ({count} states) has the error bound {cost:.2g} "
+        "relative to the Hankel norm",
     )
 
 

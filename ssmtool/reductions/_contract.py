@@ -53,6 +53,8 @@ class Result:
         slots: (S,) int64, slots each system needs: one per complex pair, one per real pole.
         spectrum: Hankel singular values of the systems that were reduced.
         bound: (S,) a priori bound on the H-infinity error, NaN where the method gives none.
+        diagonal_error: (S,) H-infinity error (estimated at sampled frequencies) of writing the reduced system with
+            poles and residues, on top of the bound.
         remarks: what the user should know, one sentence each.
     """
 
@@ -61,4 +63,5 @@ class Result:
     slots: np.ndarray
     spectrum: Spectrum
     bound: np.ndarray
+    diagonal_error: np.ndarray | float = 0.0
     remarks: tuple[str, ...] = ()

@@ -39,4 +39,13 @@ def reduce(system: System, target: Target, *, device: str = "cpu", progress: Pro
         remarks.append(
             f"{mended} of {len(orders)} systems had ill-conditioned eigenvectors and were perturbed or refitted"
         )
-    return Result(diagonal.system, diagonal.orders, diagonal.slots, balanced.spectrum, bound, tuple(remarks))
+    gain = 2 * np.where(np.isfinite(balanced.spectrum.sigma), balanced.spectrum.sigma, 0.0).sum(axis=1)
+    return Result(
+        system=diagonal.system,
+        orders=diagonal.orders,
+        slots=diagonal.slots,
+        spectrum=balanced.spectrum,
+        bound=bound,
+        diagonal_error=diagonal.error * gain,  # 2 * sum of all sigma bounds the largest gain
+        remarks=tuple(remarks),
+    )

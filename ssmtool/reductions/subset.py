@@ -1,4 +1,4 @@
-"""Keeps a subset of the stored poles and refits the residues: for layouts whose systems share their poles, or store real ones.
+"""Keeps a subset of the stored poles and refits the residues: for layouts that share their poles or store real ones.
 
 Poles are chosen one after the other by orthogonal least squares: the one whose impulse responses, made orthogonal to
 those already chosen, explain most of what is left of the original in the H2 norm, summed over systems relative to
@@ -65,7 +65,9 @@ def reduce(system: System, target: Target, *, device: str = "cpu", progress: Pro
         slots,
         spectrum,
         np.full(system.systems, np.nan),
-        ("poles are shared or real in this layout: a subset of the stored ones is kept and the residues are refitted",),
+        remarks=(
+            "this layout shares its poles or stores real ones: a subset of them is kept, the residues are refitted",
+        ),
     )
 
 
@@ -88,7 +90,9 @@ def _coordinates(system: DiagonalSystem, device: str) -> tuple[np.ndarray, np.nd
     if L.shape[1] == n:
         L = np.concatenate([L, np.zeros_like(L)], axis=1)
     rows = np.stack([L[:, :n], L[:, n:]], axis=2)
-    wanted = np.einsum("spn,snk->spk", weight.real, rows[:, :, 0]) - np.einsum("spn,snk->spk", weight.imag, rows[:, :, 1])
+    wanted = np.einsum("spn,snk->spk", weight.real, rows[:, :, 0]) - np.einsum(
+        "spn,snk->spk", weight.imag, rows[:, :, 1]
+    )
     return rows, wanted
 
 
