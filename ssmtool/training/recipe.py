@@ -55,7 +55,7 @@ class Recipe:
 
 RECIPES = {
     "s4d": Recipe("s4d"),
-    "s5": Recipe("s5", width=48),
+    "s5": Recipe("s5", width=64),
     "lru": Recipe("lru", width=48),
 }
 
