@@ -1,0 +1,85 @@
+# make demo, make test: work on a fresh machine with Python 3.10 or newer; everything is installed into .venv.
+# PYTHON selects the interpreter that makes .venv:  make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+PYTEST_FLAGS ?=
+
+PY := $(VENV)/bin/python
+SOURCE := fixtures/digits-s4d.safetensors
+REDUCED := demo/digits-s4d-rank16.safetensors
+
+.PHONY: help demo test lint style types imports format bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate a trained checkpoint"
+	@echo "make test    install with the test tools, then run the tests"
+	@echo "make lint    style, types and the import contract"
+	@echo "make format  rewrite the files in the house style"
+	@echo "make bench   install with the benchmark's peers, then run the benchmarks"
+	@echo "make clean   remove .venv, demo and caches"
+
+# One stamp file per set of extras: installed once, again when what is to be installed changes.
+$(PY):
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing ssmtool into $(VENV) (the first time this fetches PyTorch)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing ssmtool and its test tools into $(VENV) (the first time this fetches PyTorch)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing ssmtool and the benchmark's peers into $(VENV)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[bench]"
+	@touch $@ $(VENV)/.installed
+
+define show
+@echo
+@echo '$$ $(1)'
+@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(1)
+endef
+
+demo: $(VENV)/.installed
+	@rm -rf demo
+	@mkdir demo
+	$(call show,ssmtool inspect $(SOURCE))
+	$(call show,ssmtool hsv $(SOURCE) --plot demo/hsv.svg)
+	$(call show,ssmtool compress $(SOURCE) --rank 16 -o $(REDUCED))
+	$(call show,ssmtool validate $(SOURCE) $(REDUCED))
+	$(call show,ssmtool evaluate $(SOURCE) --task digits)
+	$(call show,ssmtool evaluate $(REDUCED) --task digits)
+
+test: $(VENV)/.installed-test
+	@$(PY) -m pytest -m "not gpu" $(PYTEST_FLAGS)
+
+lint: style types imports
+
+style: $(VENV)/.installed-test
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.installed-test
+	@$(VENV)/bin/pyright --pythonpath $(PY)
+
+imports: $(VENV)/.installed-test
+	@PYTHONPATH=.:kernels $(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.installed-test
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.installed-bench
+	@$(PY) tests/benchmarks
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
