@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.lti.systems import DiagonalSystem
 
@@ -31,13 +32,13 @@ class Minimal:
         unstable: (S,) int64, states with modulus >= 1, not part of this system.
     """
 
-    a: np.ndarray
-    B: np.ndarray
-    C: np.ndarray
-    real: np.ndarray
-    active: np.ndarray
-    redundant: np.ndarray
-    unstable: np.ndarray
+    a: NDArray[np.complex128]
+    B: NDArray[np.complex128]
+    C: NDArray[np.complex128]
+    real: NDArray[np.bool_]
+    active: NDArray[np.bool_]
+    redundant: NDArray[np.int64]
+    unstable: NDArray[np.int64]
 
     @property
     def order(self) -> np.ndarray:
@@ -114,6 +115,11 @@ def _groups(rows: np.ndarray) -> dict[int, list[list[int]]]:
     return groups
 
 
+def _representative(real: np.ndarray, group: list[int]) -> int:
+    """The slot whose pole stands for a group: a real one if there is one (the others are it, up to their rounding)."""
+    return next((i for i in group if real[i]), group[0])
+
+
 def _siso(a, B, C, real, active):
     """Single input, single output: residues of equal poles add; a real pole keeps the real part of its residue."""
     residue = C[:, 0, :] * B[:, :, 0]
@@ -122,10 +128,14 @@ def _siso(a, B, C, real, active):
     active = active.copy()
     for s, groups in _groups(_equal_pairs(a, real, active)).items():
         for group in groups:
+            first = _representative(real[s], group)
             total = residue[s, group].sum()
+            if real[s, first]:
+                total = total.real
             if abs(total) <= _ULPS * size[s, group].sum():
                 total = 0.0
-            residue[s, group[0]], active[s, group[1:]] = total, False
+            active[s, group] = False
+            residue[s, first], active[s, first] = total, True
     # b = c = sqrt of the residue of the conjugate-closed system, so that one factor serves both Gramians.
     active &= residue != 0
     root = np.where(real, np.sqrt(np.abs(residue)), np.sqrt(residue.astype(np.complex128)))
@@ -152,7 +162,8 @@ def _mimo(a, B, C, real, active):
     for s, groups in special.items():
         free = list(range(slots, slots + extra))
         for group in groups:
-            c, b, is_real = C[s][:, group], B[s, group], bool(real[s, group[0]])
+            first = _representative(real[s], group)
+            c, b, pole, is_real = C[s][:, group], B[s, group], a[s, first], bool(real[s, first])
             if is_real:
                 c, b = np.concatenate([c.real, -c.imag], axis=1), np.concatenate([b.real, b.imag], axis=0)
             c, b = _rank_revealed(c, b)
@@ -160,7 +171,7 @@ def _mimo(a, B, C, real, active):
             free = [f for f in free if f not in places]
             active[s, group] = False
             for k, place in enumerate(places):
-                a[s, place], real[s, place], active[s, place] = a[s, group[0]], is_real, True
+                a[s, place], real[s, place], active[s, place] = pole, is_real, True
                 B[s, place], C[s, :, place] = b[k], c[:, k]
     return a, B, C, real, active
 
