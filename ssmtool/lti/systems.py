@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class DiagonalSystem:
             state; False if a slot is stored as a complex state, which counts two.
     """
 
-    a: np.ndarray
-    B: np.ndarray
-    C: np.ndarray
-    D: np.ndarray
+    a: NDArray[np.complexfloating]
+    B: NDArray[np.complexfloating]
+    C: NDArray[np.complexfloating]
+    D: NDArray[np.floating]
     real: bool = False
 
     @property
@@ -61,10 +62,10 @@ class DenseSystem:
         A: (S, n, n).  B: (S, n, m).  C: (S, p, n).  D: (S, p, m).
     """
 
-    A: np.ndarray
-    B: np.ndarray
-    C: np.ndarray
-    D: np.ndarray
+    A: NDArray[np.floating]
+    B: NDArray[np.floating]
+    C: NDArray[np.floating]
+    D: NDArray[np.floating]
 
     @property
     def systems(self) -> int:
