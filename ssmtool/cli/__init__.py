@@ -1,1 +1,1 @@
-"""Command line: one file per sub-command; parses, calls, prints."""
+"""The command line: parses, calls, prints. One file per sub-command; what is heavy is imported inside functions."""

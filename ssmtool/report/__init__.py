@@ -1,1 +1,1 @@
-"""Results to output: text, JSON, plots, model cards."""
+"""Results to output: text tables, JSON documents, CSV, plots. Nothing here computes more than a summary."""

@@ -1,0 +1,131 @@
+"""ssmtool compress: a checkpoint with smaller states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssmtool import plugins
+from ssmtool.cli import _complete
+from ssmtool.cli._options import (
+    Device,
+    DeviceOption,
+    FamilyOption,
+    JsonOption,
+    LayerOption,
+    ModelArgument,
+    checked_device,
+    examples,
+    quiet_option,
+)
+from ssmtool.cli._output import emit
+from ssmtool.cli._progress import Bar
+
+EXAMPLES = examples(
+    "ssmtool compress model.safetensors --rank 16",
+    "ssmtool compress model.safetensors --error 1e-3 --dry-run",
+    "ssmtool compress checkpoints/run-7 --energy 0.99 --layers 'layers.[0-3]' -o smaller",
+)
+
+
+def command(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where to write; must not exist. Default: beside MODEL, its name followed by the target.",
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank", metavar="N", help="States to keep per system; a complex conjugate pair of modes counts two."
+        ),
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(
+            "--energy", metavar="SHARE", help="Share of the sum of Hankel singular values to keep, between 0 and 1."
+        ),
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(
+            "--error",
+            metavar="X",
+            help="Largest H-infinity error of a system, relative to its largest Hankel singular value.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="SHARE", help="Share of the states to keep, between 0 and 1; the same in every layer."
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            autocompletion=_complete.methods,
+            help=f"How to reduce: {', '.join(plugins.names(_complete.METHODS))}.",
+        ),
+    ] = "balanced",
+    layers: LayerOption = None,
+    per_layer: Annotated[
+        bool,
+        typer.Option(
+            "--per-layer",
+            help="Give every layer its own state size. By default all get the size the largest needs, so that the "
+            "model's code loads the result with one number changed.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and report everything, write nothing.")] = False,
+    family: FamilyOption = None,
+    device: DeviceOption = Device.auto,
+    json: JsonOption = False,
+    quiet: Annotated[bool, quiet_option("only the path of what was written")] = False,
+) -> None:
+    """Write a checkpoint of the same family with smaller states.
+
+    Give exactly one of --rank, --energy, --error and --budget. MODEL is never changed; tensors outside the reduced
+    layers are copied byte for byte. The report shows, per layer, the error bound known beforehand and the errors
+    measured on the tensors as stored.
+    """
+    where = checked_device(device)
+    from ssmtool.pipeline.compress import compress
+    from ssmtool.pipeline.model import load
+
+    found = load(model, family=family)
+    skipped = [layer for layer in found.select(layers) if not layer.lti]
+    targets = {"rank": rank, "energy": energy, "error": error, "budget": budget}
+    with Bar(quiet) as bar:
+        done = compress(
+            found,
+            output,
+            **targets,  # type: ignore[arg-type]
+            method=method,
+            layers=layers,
+            per_layer=per_layer,
+            dry_run=dry_run,
+            device=where,
+            progress=bar.layer,
+        )
+    if json:
+        from ssmtool.report.documents import compress_document
+        from ssmtool.report.json_text import json_text
+
+        rest = {"method": method, "layers": layers, "per_layer": per_layer, "dry_run": dry_run}
+        options = {**targets, **rest, "output": output, "family": family, "device": device.value}
+        emit(json_text(compress_document(found, done, skipped, options)))
+    elif quiet:
+        emit(str(done.output or ""))
+    else:
+        from ssmtool.report.text.compress import compress_text
+
+        emit(compress_text(found, done, skipped, method=method, family=family))

@@ -1,0 +1,196 @@
+"""Results as JSON documents (schema.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssmtool import __version__
+from ssmtool.report import schema
+from ssmtool.report.facts import channels, layer_share, orders, share
+
+if TYPE_CHECKING:
+    from ssmtool.checkpoint import Checkpoint
+    from ssmtool.families._contract import Layer
+    from ssmtool.pipeline.compress import Compression, LayerReduction
+    from ssmtool.pipeline.model import LayerSpectrum, Model
+    from ssmtool.pipeline.validate import LayerValidation, Validation
+    from ssmtool.training.evaluate import Evaluation
+
+
+def inspect_document(model: Model, options: Mapping[str, Any]) -> schema.InspectDocument:
+    """What `ssmtool inspect` found. The data is not hashed: only headers are read."""
+    total = share(model.checkpoint.tensors.values()).parameters
+    ours = layer_share(model, model.layers).parameters
+    return schema.InspectDocument(
+        **_head("inspect", _source(model.checkpoint, hashed=False), options),
+        parameters=total,
+        state_space_parameters=ours,
+        state_space_share=ours / total if total else 0.0,
+        layers=[_inspect_layer(model, layer, total) for layer in model.layers],
+    )
+
+
+def _inspect_layer(model: Model, layer: Layer, total: int) -> schema.InspectLayer:
+    part = layer_share(model, [layer])
+    return schema.InspectLayer(
+        **_facts(layer),
+        channels=channels(layer),
+        lti=layer.lti,
+        dtypes=list(part.dtypes),
+        parameters=part.parameters,
+        share=part.parameters / total if total else 0.0,
+        bytes=part.bytes,
+        tensors=dict(layer.tensors),
+        options=dict(layer.options),
+        note=layer.note,
+    )
+
+
+def hsv_document(
+    model: Model, spectra: Sequence[LayerSpectrum], skipped: Iterable[Layer], options: Mapping[str, Any]
+) -> schema.HsvDocument:
+    """What `ssmtool hsv` computed."""
+    layers = [
+        schema.HsvLayer(
+            **_facts(entry.layer),
+            redundant=int(entry.spectrum.redundant.sum()),
+            unstable=int(entry.spectrum.unstable.sum()),
+            sigma=entry.spectrum.sigma.tolist(),
+            orders={target: found.tolist() for target, found in orders(entry.spectrum.sigma).items()},
+        )
+        for entry in spectra
+    ]
+    head = _head("hsv", _source(model.checkpoint), options)
+    return schema.HsvDocument(**head, layers=layers, skipped=[layer.name for layer in skipped])
+
+
+def compress_document(
+    model: Model, done: Compression, skipped: Iterable[Layer], options: Mapping[str, Any]
+) -> schema.CompressDocument:
+    """What `ssmtool compress` did."""
+    return schema.CompressDocument(
+        **_head("compress", _source(model.checkpoint), options),
+        target=done.target,
+        output=None if done.output is None else schema.Output(path=str(done.output), bytes=done.bytes_after),
+        bytes_before=done.bytes_before,
+        bytes_after=done.bytes_after,
+        layers=[_compress_layer(row) for row in done.layers],
+        skipped_layers=[layer.name for layer in skipped],
+        skipped_files=list(done.skipped),
+    )
+
+
+def _compress_layer(row: LayerReduction) -> schema.CompressLayer:
+    return schema.CompressLayer(
+        **_facts(row.layer),
+        method=row.method,
+        slots_after=row.slots,
+        orders_after=row.orders.tolist(),
+        hankel_norm=row.hankel_norm.tolist(),
+        bound=[_known(bound) for bound in row.bound.tolist()],
+        hinf_error=row.hinf.tolist(),
+        h2_error=row.h2.tolist(),
+        bound_relative=_known(row.bound_relative),
+        hinf_error_relative=row.hinf_relative,
+        h2_error_relative=row.h2_relative,
+        bytes_before=row.bytes_before,
+        bytes_after=row.bytes_after,
+        remarks=list(row.remarks),
+    )
+
+
+def validate_document(
+    original: Model, reduced: Model, result: Validation, options: Mapping[str, Any]
+) -> schema.ValidateDocument:
+    """What `ssmtool validate` measured."""
+    return schema.ValidateDocument(
+        **_head("validate", _source(original.checkpoint), options),
+        reduced=_source(reduced.checkpoint),
+        passed=result.passed,
+        length=result.length,
+        device=result.device,
+        max_error=result.max_error,
+        layers=[_validate_layer(layer) for layer in result.layers],
+    )
+
+
+def _validate_layer(layer: LayerValidation) -> schema.ValidateLayer:
+    before, after = layer.original, layer.reduced
+    return schema.ValidateLayer(
+        name=layer.name,
+        systems=layer.systems,
+        slots_before=layer.slots[0],
+        slots_after=layer.slots[1],
+        bound=_known(layer.bound),
+        hinf=layer.hinf,
+        hinf_within=layer.hinf_within,
+        inputs=[
+            schema.InputError(input=row.input, gain=row.gain, error=row.error, within=row.within)
+            for row in layer.inputs
+        ],
+        agreement_before=schema.Agreement(scan=before.scan, convolution=before.convolution),
+        agreement_after=schema.Agreement(scan=after.scan, convolution=after.convolution),
+        seconds_before=layer.seconds_original,
+        seconds_after=layer.seconds_reduced,
+        speedup=layer.seconds_original / layer.seconds_reduced if layer.seconds_reduced > 0 else None,
+        passed=layer.passed,
+        reason=layer.reason,
+    )
+
+
+def evaluate_document(
+    checkpoints: Sequence[Checkpoint], results: Sequence[Evaluation], options: Mapping[str, Any]
+) -> schema.EvaluateDocument:
+    """What `ssmtool evaluate` counted."""
+    rows = [
+        schema.EvaluateResult(
+            path=str(checkpoint.path),
+            task=result.task,
+            accuracy=result.accuracy,
+            correct=result.correct,
+            total=result.total,
+            parameters=result.parameters,
+            stored_modes=result.state_slots,
+            seconds=result.seconds,
+        )
+        for checkpoint, result in zip(checkpoints, results, strict=True)
+    ]
+    return schema.EvaluateDocument(
+        **_head("evaluate", [_source(checkpoint) for checkpoint in checkpoints], options), results=rows
+    )
+
+
+def _head(command: str, source: schema.Source | list[schema.Source], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields every document starts with."""
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {"tool": schema.Tool(version=__version__), "command": command, "input": source, "options": given}
+
+
+def _source(checkpoint: Checkpoint, hashed: bool = True) -> schema.Source:
+    return schema.Source(
+        path=str(checkpoint.path),
+        kind=checkpoint.kind,
+        sha256=checkpoint.sha256() if hashed else None,
+        tensors=len(checkpoint.tensors),
+        bytes=checkpoint.data_bytes,
+    )
+
+
+def _facts(layer: Layer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "family": layer.family,
+        "variant": layer.variant,
+        "systems": layer.systems,
+        "inputs": layer.inputs,
+        "outputs": layer.outputs,
+        "order": layer.order,
+        "stored_slots": layer.slots,
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,165 @@
+"""Shapes of the JSON documents, one per sub-command. docs/json.md says the same in words.
+
+`SCHEMA_VERSION` grows when a field is renamed, removed or changes its meaning; new fields may appear without.
+A float that is infinite is written as the string "Infinity", one that does not exist as null.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tool(_Strict):
+    name: Literal["ssmtool"] = "ssmtool"
+    version: str
+
+
+class Source(_Strict):
+    path: str
+    kind: Literal["safetensors", "pickle", "directory"]
+    sha256: str | None = Field(description="of the file; null where only headers were read")
+    tensors: int
+    bytes: int = Field(description="of all tensors")
+
+
+class Document(_Strict):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool: Tool
+    command: str
+    input: Source | list[Source]
+    options: dict[str, Any]
+
+
+class LayerFacts(_Strict):
+    name: str
+    family: str
+    variant: str
+    systems: int
+    inputs: int
+    outputs: int
+    order: int = Field(description="states of the real input-output system, per system, as stored")
+    stored_slots: int = Field(description="stored modes per system")
+
+
+class InspectLayer(LayerFacts):
+    channels: int
+    lti: bool
+    dtypes: list[str]
+    parameters: int
+    share: float = Field(description="of all parameters of the checkpoint")
+    bytes: int
+    tensors: dict[str, str] = Field(description="role -> name in the checkpoint")
+    options: dict[str, Any]
+    note: str
+
+
+class InspectDocument(Document):
+    parameters: int
+    state_space_parameters: int
+    state_space_share: float
+    layers: list[InspectLayer]
+
+
+class HsvLayer(LayerFacts):
+    redundant: int = Field(description="exactly redundant states, total over the layer's systems")
+    unstable: int = Field(description="states with an eigenvalue on or outside the unit circle, total")
+    sigma: list[list[float]] = Field(description="per system, `order` values, descending")
+    orders: dict[str, list[int]] = Field(description='target, e.g. "energy_0.99", -> order per system')
+
+
+class HsvDocument(Document):
+    layers: list[HsvLayer]
+    skipped: list[str] = Field(description="selected layers that are input-dependent")
+
+
+class Output(_Strict):
+    path: str
+    bytes: int
+
+
+class CompressLayer(LayerFacts):
+    method: str = Field(description='"" for a layer left as it is')
+    slots_after: int
+    orders_after: list[int] = Field(description="per system")
+    hankel_norm: list[float] = Field(description="per system, of the original")
+    bound: list[float | None] = Field(description="per system, a priori, H-infinity; null where there is none")
+    hinf_error: list[float] = Field(description="per system, measured")
+    h2_error: list[float] = Field(description="per system, measured")
+    bound_relative: float | None
+    hinf_error_relative: float
+    h2_error_relative: float
+    bytes_before: int
+    bytes_after: int
+    remarks: list[str]
+
+
+class CompressDocument(Document):
+    target: str
+    output: Output | None = Field(description="null for a dry run")
+    bytes_before: int
+    bytes_after: int
+    layers: list[CompressLayer]
+    skipped_layers: list[str] = Field(description="selected layers that are input-dependent")
+    skipped_files: list[str] = Field(description="files of the input that did not go along")
+
+
+class InputError(_Strict):
+    input: str
+    gain: float
+    error: float
+    within: bool
+
+
+class Agreement(_Strict):
+    scan: float
+    convolution: float
+
+
+class ValidateLayer(_Strict):
+    name: str
+    systems: int
+    slots_before: int
+    slots_after: int
+    bound: float | None
+    hinf: float
+    hinf_within: bool
+    inputs: list[InputError]
+    agreement_before: Agreement
+    agreement_after: Agreement
+    seconds_before: float
+    seconds_after: float
+    speedup: float | None
+    passed: bool
+    reason: str
+
+
+class ValidateDocument(Document):
+    reduced: Source
+    passed: bool
+    length: int
+    device: str
+    max_error: float | None
+    layers: list[ValidateLayer]
+
+
+class EvaluateResult(_Strict):
+    path: str
+    task: str
+    accuracy: float
+    correct: int
+    total: int
+    parameters: int
+    stored_modes: int
+    seconds: float
+
+
+class EvaluateDocument(Document):
+    results: list[EvaluateResult]

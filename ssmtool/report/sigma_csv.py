@@ -1,0 +1,44 @@
+"""Hankel singular values as CSV, one value a row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssmtool.errors import OutputError
+from ssmtool.report.facts import scale
+
+if TYPE_CHECKING:
+    from ssmtool.pipeline.model import LayerSpectrum
+
+COLUMNS = ("layer", "system", "k", "sigma", "relative")
+
+
+def save_csv(spectra: Iterable[LayerSpectrum], path: Path) -> None:
+    """Write the values of every layer.
+
+    Columns: layer name; system, from 0; k, from 1; sigma_k; sigma_k over the largest finite value of the system.
+    Infinite values are spelled "inf". Numbers read back as the same float64.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            for entry in spectra:
+                rows.writerows(_rows(entry.layer.name, entry.spectrum.sigma))
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def _rows(layer: str, sigma: np.ndarray) -> Iterable[tuple[str, int, int, str, str]]:
+    relative = sigma / scale(sigma)
+    for system, (values, shares) in enumerate(zip(sigma.tolist(), relative.tolist(), strict=True)):
+        for k, (value, part) in enumerate(zip(values, shares, strict=True), start=1):
+            yield layer, system, k, repr(value), repr(part)

@@ -1,0 +1,91 @@
+"""A page of text made of lines and tables, rendered for a terminal or for a pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDEST = 10_000  # columns of a "terminal" that is a pipe: nothing is wrapped or cut
+TEXT_WIDTH = 100
+
+
+class Page:
+    """Lines and tables in the order they are added.
+
+    In a terminal, tables fit its width (long layer names wrap) and a few things are coloured, unless NO_COLOR is set.
+    In a pipe or a file there are no colours, no box and no wrapping of tables, so that grep and awk see whole names.
+
+    Args:
+        terminal: whether the text is for a terminal; by default whether standard output is one.
+    """
+
+    def __init__(self, terminal: bool | None = None) -> None:
+        self._terminal = sys.stdout.isatty() if terminal is None else terminal
+        columns = shutil.get_terminal_size((80, 24)).columns
+        self._text_width = min(columns, TEXT_WIDTH) if self._terminal else 80
+        self._buffer = io.StringIO()
+        self._console = Console(
+            file=self._buffer,
+            width=columns if self._terminal else WIDEST,
+            force_terminal=self._terminal,
+            color_system="auto" if self._terminal and "NO_COLOR" not in os.environ else None,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line, as it is."""
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def paragraph(self, text: str, hang: str = "") -> None:
+        """Text wrapped at words; further lines start with `hang`."""
+        for row in textwrap.wrap(
+            text, self._text_width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+        ):
+            self.line(row)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Sequence[int] = (0,)) -> None:
+        """A table.
+
+        Args:
+            columns: headings; a line break makes two lines of one.
+            rows: cells.
+            left: columns of text, aligned left; the others are numbers.
+        """
+        table = Table(
+            box=box.SIMPLE_HEAD if self._terminal else None,
+            padding=(0, 1, 0, 0) if self._terminal else (0, 2, 0, 0),
+            collapse_padding=True,
+            pad_edge=False,
+            show_edge=False,
+            header_style="bold",
+        )
+        for i, heading in enumerate(columns):
+            text = i in left
+            # names give way where the terminal is narrow; numbers never
+            table.add_column(
+                heading, justify="left" if text else "right", overflow="fold", no_wrap=not text, vertical="bottom"
+            )
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+    def text(self) -> str:
+        """The page, without blanks at the ends of lines."""
+        return "\n".join(row.rstrip() for row in self._buffer.getvalue().rstrip().splitlines()) + "\n"
+
+
+def verdict(good: bool, yes: str, no: str) -> Text:
+    """A word that says whether something holds, in words and in colour."""
+    return Text(yes if good else no, style="green" if good else "bold red")
