@@ -28,7 +28,7 @@ class Constraints:
     """What the family's storage can express; the pipeline reconciles a reduction with it.
 
     Attributes:
-        shared_poles: all systems of a layer share one set of poles (up to the step), so only a common subset can be kept.
+        shared_poles: all systems of a layer share one set of poles (up to the step): only a common subset can be kept.
         real_poles: every slot is one real state; complex pairs cannot be stored.
         export: name of the layout a reduced layer is written in, where it differs from the original's, else "".
     """
