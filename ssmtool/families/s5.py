@@ -20,6 +20,7 @@ from math import gcd
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
@@ -119,7 +120,7 @@ def _eigenvalues(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return (np.minimum(real, -CLIP) if layer.options["clip_eigs"] else real) + 1j * arrays["Lambda_im"]
 
 
-def _output_rows(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _output_rows(layer: Layer, arrays: Mapping[str, np.ndarray]) -> NDArray[np.complexfloating]:
     """(directions, H, P) complex C~, forward first."""
     if "C1" in arrays:
         return np.stack([to_complex(arrays["C1"]), to_complex(arrays["C2"])])
