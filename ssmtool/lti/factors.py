@@ -76,7 +76,7 @@ def nearly_real(minimal: Minimal) -> np.ndarray:
     a = minimal.a
     split = 2 * np.exp(a.real) * np.abs(np.sin(a.imag))
     near = split < 1e-3 * np.abs(1 - np.exp(2 * a))
-    return (near & minimal.active & ~minimal.real).any(axis=1)
+    return np.any(near & minimal.active & ~minimal.real, axis=1)
 
 
 class Slots:

@@ -32,9 +32,9 @@ class Minimal:
         unstable: (S,) int64, states with modulus >= 1, not part of this system.
     """
 
-    a: NDArray[np.complex128]
-    B: NDArray[np.complex128]
-    C: NDArray[np.complex128]
+    a: NDArray[np.complexfloating]
+    B: NDArray[np.complexfloating]
+    C: NDArray[np.complexfloating]
     real: NDArray[np.bool_]
     active: NDArray[np.bool_]
     redundant: NDArray[np.int64]
@@ -56,7 +56,8 @@ def minimal(system: DiagonalSystem) -> Minimal:
 
     Source: numerics.md section 2, "Prepare".
     """
-    a, B, C = system.a, system.B, system.C
+    a: NDArray[np.complexfloating] = system.a
+    B, C = system.B, system.C
     angle = fold(a.imag)
     lower = angle < 0  # Re(C x) is unchanged when a slot is replaced by its mirror image
     a = np.where(lower, a.conj(), a)
@@ -85,7 +86,7 @@ def minimal(system: DiagonalSystem) -> Minimal:
     return Minimal(a, B, C, real | ~active, active, order - unstable - kept, unstable)
 
 
-def _equal_pairs(a: np.ndarray, real: np.ndarray, active: np.ndarray) -> np.ndarray:
+def _equal_pairs(a: NDArray[np.complexfloating], real: np.ndarray, active: np.ndarray) -> np.ndarray:
     """(K, 3) int64 rows (system, i, j), i < j, of active slots whose poles coincide to a few ulp."""
     found = []
     step = max(1, (1 << 22) // max(1, a.shape[1] ** 2))
@@ -163,16 +164,19 @@ def _mimo(a, B, C, real, active):
         free = list(range(slots, slots + extra))
         for group in groups:
             first = _representative(real[s], group)
-            c, b, pole, is_real = C[s][:, group], B[s, group], a[s, first], bool(real[s, first])
+            c: NDArray[np.complexfloating] = C[s][:, group]
+            b: NDArray[np.complexfloating] = B[s, group]
+            pole, is_real = a[s, first], bool(real[s, first])
             if is_real:
-                c, b = np.concatenate([c.real, -c.imag], axis=1), np.concatenate([b.real, b.imag], axis=0)
-            c, b = _rank_revealed(c, b)
-            places = (group + free)[: c.shape[1]]
+                left, right = _rank_revealed(np.hstack([c.real, -c.imag]), np.vstack([b.real, b.imag]))
+            else:
+                left, right = _rank_revealed(c, b)
+            places = (group + free)[: left.shape[1]]
             free = [f for f in free if f not in places]
             active[s, group] = False
             for k, place in enumerate(places):
                 a[s, place], real[s, place], active[s, place] = pole, is_real, True
-                B[s, place], C[s, :, place] = b[k], c[:, k]
+                B[s, place], C[s, :, place] = right[k], left[:, k]
     return a, B, C, real, active
 
 

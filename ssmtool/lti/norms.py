@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssmtool.lti import dense
@@ -19,7 +20,7 @@ def to_dense(system: System) -> DenseSystem:
     """Real dense form in coordinates (Re x, Im x); a dense system is returned as it is."""
     if isinstance(system, DenseSystem):
         return system
-    lam = np.exp(system.a)
+    lam: NDArray[np.complexfloating] = np.exp(system.a)
     n = system.slots
     A = np.zeros((system.systems, 2 * n, 2 * n))
     i = np.arange(n)

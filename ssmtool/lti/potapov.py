@@ -69,7 +69,8 @@ def potapov_factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
         if pending == block or block == 1:
             if pending:
                 torch.baddbmm(G, F, V.mT, out=G)
-                F.zero_(), V.zero_()
+                F.zero_()
+                V.zero_()
                 pending = 0
             diagonal = _diagonal(G, weight)
     empty = factor.abs().amax(1) == 0

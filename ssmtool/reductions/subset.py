@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ssmtool.errors import ReductionError
 from ssmtool.lti.factors import Progress, parallel, resolve_device
@@ -75,7 +76,7 @@ def _coordinates(system: DiagonalSystem, device: str) -> tuple[np.ndarray, np.nd
     """Rows (S, n, 2, K): coordinates of Re and Im of lambda_i^k; and the original in them, (S, p, K)."""
     target = resolve_device(device)
     a = np.where(system.a.imag < 0, system.a.conj(), system.a)
-    weight = system.C * system.B[:, None, :, 0]
+    weight: NDArray[np.complexfloating] = system.C * system.B[:, None, :, 0]
     weight = np.where((system.a.imag < 0)[:, None, :], weight.conj(), weight)
 
     def task(piece: slice) -> np.ndarray:
