@@ -282,7 +282,7 @@ def _validate_layer(
     partner: Layer,
     first: System,
     second: System,
-    bound: np.ndarray | None,
+    recorded: np.ndarray | None,
     signals: dict[str, np.ndarray],
     max_error: float | None,
     device: torch.device,
@@ -290,6 +290,7 @@ def _validate_layer(
     spectrum = hankel_singular_values(first, str(device))
     norm = np.where(np.isinf(spectrum.sigma), 0.0, spectrum.sigma).max(axis=1)
     hinf = hinf_norm(difference(_bare(first), _bare(second)), str(device))
+    bound = recorded
     if bound is None or bound.shape != hinf.shape:
         order = minimal(second).order if isinstance(second, DiagonalSystem) else np.full(layer.systems, second.order)
         bound = tail_bound(spectrum.sigma)[np.arange(layer.systems), order] + _UNRECORDED_ROUNDING * norm

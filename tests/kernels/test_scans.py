@@ -49,10 +49,11 @@ def test_convolutions_and_dense_scan_agree_with_the_scan(inputs: int, outputs: i
     y, _ = diagonal_scan(torch.exp(a), B, C, D, u)
     tolerance = 1e-11 * float(y.abs().max())
     dense = to_dense(system)
+    dense_A, dense_B, dense_C, dense_D = (torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D))
     others = {
         "modes": diagonal_convolution(a, B, C, D, u),
         "kernel": kernel_convolution(torch.from_numpy(impulse_response(system, 64)), u),
-        "dense": dense_scan(*(torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D)), u)[0],
+        "dense": dense_scan(dense_A, dense_B, dense_C, dense_D, u)[0],
     }
     for name, other in others.items():
         assert float((other - y).abs().max()) <= tolerance, name
@@ -71,8 +72,8 @@ def test_a_scan_in_two_pieces_is_the_scan_of_the_whole() -> None:
     )
     assert torch.equal(last, end)
     dense = to_dense(system)
-    matrices = [torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D)]
-    whole, end = dense_scan(*matrices, u)
-    _, middle = dense_scan(*matrices, u[:, :19])
-    _, last = dense_scan(*matrices, u[:, 19:], middle)
+    A, B, C, D = (torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D))
+    whole, end = dense_scan(A, B, C, D, u)
+    _, middle = dense_scan(A, B, C, D, u[:, :19])
+    _, last = dense_scan(A, B, C, D, u[:, 19:], middle)
     assert torch.allclose(last, end, rtol=1e-13, atol=1e-13)
