@@ -6,6 +6,9 @@ import numpy as np
 from scipy import linalg
 
 
+_CLOSEST = 2.0**-53  # a stable pole's distance from the unit circle; rounding of the Schur form must not make it less
+
+
 def gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real factors L, R with P = L L^T and Q = R R^T of one stable dense system.
 
@@ -34,7 +37,7 @@ def _triangular_factor(T: np.ndarray, B: np.ndarray) -> np.ndarray:
         tau, b = T[k, k], B[k]
         size = np.linalg.norm(b)
         w = b / size if size > 0 else np.eye(1, B.shape[1], dtype=np.complex128)[0]
-        s = np.sqrt((1 - abs(tau)) * (1 + abs(tau)))
+        s = np.sqrt(max(1 - abs(tau), _CLOSEST) * (1 + abs(tau)))
         root = size / s
         U[k, k] = root
         if k == 0:
@@ -56,7 +59,8 @@ def _real(factor: np.ndarray) -> np.ndarray:
 
 def stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The part of one dense system with poles inside the unit circle, decoupled from the rest, and the rest's order."""
-    T, Z, inside = linalg.schur(A, output="real", sort="iuc")
+    # "iuc" would count eigenvalues on the circle as inside; the callable's arguments differ between SciPy versions.
+    T, Z, inside = linalg.schur(A, output="real", sort=lambda re, im=0.0: abs(complex(re) + 1j * im) < 1)
     k = int(inside)
     if k == A.shape[0]:
         return A, B, C, 0
