@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.lti.systems import DiagonalSystem
 
@@ -144,13 +145,13 @@ def _refit(poles, b, exact, z):
     return poles, b, solution.T
 
 
-def _half(lam: np.ndarray, B: np.ndarray, C: np.ndarray):
+def _half(lam: NDArray[np.complexfloating], B: NDArray[np.complexfloating], C: NDArray[np.complexfloating]):
     """One slot per conjugate pair (the member above the real axis, C doubled) and one per real pole; a, B, C."""
     real = lam.imag == 0
     upper = lam.imag > 0
     keep = real | upper
     with np.errstate(divide="ignore"):
-        a = np.log(np.abs(lam)) + 1j * np.angle(lam)
+        a: NDArray[np.complexfloating] = np.log(np.abs(lam)) + 1j * np.angle(lam)
     a = np.where(a.real < _FASTEST, _FASTEST + 1j * a.imag, a)
     C = np.where(real, C.real, 2 * C)
     B = np.where(real[:, None], B.real, B)
