@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
-
 
 _CLOSEST = 2.0**-53  # a stable pole's distance from the unit circle; rounding of the Schur form must not make it less
 
@@ -21,7 +21,7 @@ def gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.nda
     Returns:
         L (n, n), R (n, n) float64.
     """
-    T, Z = linalg.schur(A, output="complex")
+    T, Z, *_ = linalg.schur(A, output="complex")
     L = Z @ _triangular_factor(T, Z.conj().T @ B)
     # The observability Gramian is that of (A*, C*); reversing the order makes T* upper triangular again.
     R = Z @ _triangular_factor(T.conj().T[::-1, ::-1], (Z.conj().T @ C.T)[::-1])[::-1]
@@ -51,17 +51,17 @@ def _triangular_factor(T: np.ndarray, B: np.ndarray) -> np.ndarray:
     return U
 
 
-def _real(factor: np.ndarray) -> np.ndarray:
+def _real(factor: NDArray[np.complexfloating]) -> np.ndarray:
     """A real square factor of the same (real) Gramian."""
-    r = np.linalg.qr(np.concatenate([factor.real, factor.imag], axis=1).T, mode="r")
+    r = np.linalg.qr(np.concatenate([factor.real, factor.imag], axis=1).T).R
     return np.ascontiguousarray(r.T)
 
 
 def stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The part of one dense system with poles inside the unit circle, decoupled from the rest, and the rest's order."""
     # "iuc" would count eigenvalues on the circle as inside; the callable's arguments differ between SciPy versions.
-    T, Z, inside = linalg.schur(A, output="real", sort=lambda re, im=0.0: abs(complex(re) + 1j * im) < 1)
-    k = int(inside)
+    T, Z, *inside = linalg.schur(A, output="real", sort=lambda re, im=0.0: abs(complex(re) + 1j * im) < 1)
+    k = int(inside[0])
     if k == A.shape[0]:
         return A, B, C, 0
     X = linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:])

@@ -83,7 +83,7 @@ def diagonalise(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, orde
             methods.append("direct")
             continue
         best, method, error = _best(A[s, :r, :r], B[s, :r], C[s, :, :r], piece)
-        chosen.append(_half(*best))
+        chosen.append(best)
         methods.append(method)
         errors[s] = error
     slots = np.array([len(c[0]) for c in chosen], dtype=np.int64)
@@ -100,49 +100,61 @@ def _eig(A: np.ndarray, B: np.ndarray, C: np.ndarray):
 
 
 def _best(A, B, C, piece):
-    """The best of direct, perturbed and refit pole-residue forms of one dense system, by measured error."""
+    """The best of direct, perturbed and refit pole-residue forms (slots a, B, C) of one dense system, by measured error.
+
+    Measured on the slots as they are returned: residues of nearly equal poles cancel, and then even the rounding of a
+    pole to the exponential of its logarithm counts.
+    """
     lam, Bd, Cd, condition = piece
+    direct = _half(lam, Bd, Cd)
     if condition <= _WELL_CONDITIONED:
-        return (lam, Bd, Cd), "direct", condition * np.finfo(float).eps
-    omega = np.concatenate([np.abs(np.angle(lam)), [0.0, np.pi], np.logspace(-3, 0, 16) * np.pi])
-    z = np.exp(-1j * omega)
-    eye = np.eye(A.shape[0])
-    exact = C @ np.linalg.solve(eye - z[:, None, None] * A, np.broadcast_to(B, (len(z), *B.shape)).astype(complex))
+        return direct, "direct", condition * np.finfo(float).eps
+    angle, damping = np.abs(np.angle(lam)), -np.log(np.maximum(np.abs(lam), 1e-300))
+    beside = np.clip(np.concatenate([angle, angle - damping, angle + damping]), 0, np.pi)
+    omega = np.concatenate([beside, np.linspace(0, np.pi, 17), np.logspace(-3, 0, 16) * np.pi])
+    z = np.exp(-1j * omega)[:, None, None]
+    exact = C @ np.linalg.solve(np.eye(A.shape[0]) - z * A, np.broadcast_to(B, (len(z), *B.shape)).astype(complex))
     scale = max(np.abs(exact).max(), 1e-300)
 
     def error(candidate) -> float:
-        poles, b, c = candidate
-        if not (np.abs(poles).max(initial=0.0) < 1.0 and np.isfinite(b).all() and np.isfinite(c).all()):
+        a, b, c = candidate
+        if not (a.real.max(initial=-1.0) < 0 and np.isfinite(b).all() and np.isfinite(c).all()):
             return np.inf
-        response = (c[None] / (1 - z[:, None, None] * poles)) @ b
+        plain, mirror = _resolvents(a, omega)
+        response = ((c * plain[:, None]) @ b + (c.conj() * mirror[:, None]) @ b.conj()) / 2
         return float(np.abs(response - exact).max() / scale)
 
-    direct = (lam, Bd, Cd)
     found = [(error(direct), 0, "direct", direct)]
     noise = np.random.default_rng(0).standard_normal(A.shape) / np.sqrt(A.shape[0])
-    for delta in _DELTAS:
-        candidate = _eig(A + delta * np.linalg.norm(A, 2) * noise, B, C)[:3]
-        found.append((error(candidate), 1, "perturbed", candidate))
-        refit = _refit(candidate[0], candidate[1], exact, z)
+    for delta in (0.0, *_DELTAS):
+        candidate = direct
+        if delta:
+            candidate = _half(*_eig(A + delta * np.linalg.norm(A, 2) * noise, B, C)[:3])
+            found.append((error(candidate), 1, "perturbed", candidate))
+        refit = _refit(candidate[0], candidate[1], exact, omega)
         found.append((error(refit), 2, "refit", refit))
-    refit = _refit(lam, Bd, exact, z)
-    found.append((error(refit), 2, "refit", refit))
     least = min(found, key=lambda f: (f[0], f[1]))
     return least[3], least[2], least[0]
 
 
-def _refit(poles, b, exact, z):
-    """C by least squares on the frequency response for fixed poles and fixed rows of B (normalised)."""
+def _resolvents(a: np.ndarray, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1 / (1 - lambda e^{-i omega}) for the poles exp(a) and for their mirror images, (F, k) each."""
+    turn = 1j * omega[:, None]
+    return -1 / np.expm1(a - turn), -1 / np.expm1(a.conj() - turn)
+
+
+def _refit(a, b, exact, omega):
+    """C by least squares on the frequency response for fixed slots and fixed rows of B (normalised)."""
     norm = np.linalg.norm(b, axis=1, keepdims=True)
     b = np.where(norm > 0, b / np.where(norm > 0, norm, 1.0), 1.0 / np.sqrt(b.shape[1]))
-    basis = b[None] / (1 - z[:, None] * poles)[:, :, None]  # (F, r, m)
-    # Conjugate frequencies are part of the data: they keep the coefficients of a conjugate pair conjugate.
-    rows = np.concatenate([basis, (b[None] / (1 - z.conj()[:, None] * poles)[:, :, None])])
-    target = np.concatenate([exact, exact.conj()])
-    matrix = rows.transpose(0, 2, 1).reshape(-1, len(poles))
-    rhs = target.transpose(0, 2, 1).reshape(matrix.shape[0], -1)
-    solution = np.linalg.lstsq(matrix, rhs, rcond=1e-13)[0]
-    return poles, b, solution.T
+    plain, mirror = (r[:, :, None] for r in _resolvents(a, omega))
+    # The response is real-linear in Re C and Im C; as one real problem, conjugate pairs stay conjugate.
+    basis = np.concatenate([plain * b + mirror * b.conj(), 1j * (plain * b - mirror * b.conj())], axis=1) / 2
+    matrix = basis.transpose(0, 2, 1).reshape(-1, 2 * len(a))  # (F m, 2 k)
+    rhs = exact.transpose(0, 2, 1).reshape(matrix.shape[0], -1)
+    matrix, rhs = (np.concatenate([x.real, x.imag]) for x in (matrix, rhs))
+    solution = np.linalg.lstsq(matrix, rhs, rcond=1e-13)[0].T
+    return a, b, solution[:, : len(a)] + 1j * solution[:, len(a) :]
 
 
 def _half(lam: NDArray[np.complexfloating], B: NDArray[np.complexfloating], C: NDArray[np.complexfloating]):

@@ -18,6 +18,8 @@ from ssmtool.lti.minimal import Minimal
 from ssmtool.lti.potapov import potapov_factor
 
 Progress = Callable[[int, int], None]
+_NEARLY_REAL = 1e-4  # |lambda - conj lambda| / |1 - lambda^2| below which a pair would cost four digits
+_SMALL = 64  # slots up to which a library's own threads cost more than they bring
 _CHUNK_ENTRIES = 1 << 16  # systems x slots^2 of one batch: stays in a core's cache
 
 
@@ -48,11 +50,11 @@ def parallel(
     if device.type != "cpu":
         step = max(1, (1 << 27) // max(1, slots * slots))
     else:
-        step = max(1, min(64, _CHUNK_ENTRIES // max(1, slots * slots)))
+        step = max(1, min(32, _CHUNK_ENTRIES // max(1, slots * slots)))
     slices = [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
     results = []
     workers = min(len(slices), os.cpu_count() or 1) if device.type == "cpu" else 1
-    if workers <= 1:
+    if workers <= 1 and slots > _SMALL or device.type != "cpu":
         for piece in slices:
             results.append(task(piece))
             if progress:
@@ -71,11 +73,42 @@ def parallel(
     return results
 
 
+def factorised(
+    minimal: Minimal, task: Callable[[Slots, bool], tuple[Tensor, ...]], device: torch.device, progress: Progress | None
+) -> tuple[np.ndarray, ...]:
+    """Runs task(slots, careful) over all systems, the few with nearly real pairs apart and carefully.
+
+    Returns:
+        the task's tensors, each (S, …), as arrays in the order of the systems.
+    """
+    near = nearly_real(minimal)
+    systems, slots = minimal.a.shape
+    results: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
+    done = 0
+    for careful in (False, True):
+        index = np.flatnonzero(near == careful)
+        if not len(index):
+            continue
+        part = minimal.take(index) if near.any() else minimal
+        step = None if progress is None else (lambda n, _, start=done: progress(start + n, systems))
+
+        def run(piece: slice, part: Minimal = part, careful: bool = careful) -> tuple[np.ndarray, ...]:
+            return tuple(x.cpu().numpy() for x in task(Slots(part, piece, device), careful))
+
+        blocks = parallel(run, len(index), slots, device, step)
+        results.append((index, tuple(np.concatenate(x) for x in zip(*blocks, strict=True))))
+        done += len(index)
+    if len(results) == 1:
+        return results[0][1]
+    order = np.argsort(np.concatenate([index for index, _ in results]))
+    return tuple(np.concatenate(x)[order] for x in zip(*(arrays for _, arrays in results), strict=True))
+
+
 def nearly_real(minimal: Minimal) -> np.ndarray:
     """(S,) bool: systems with a complex pair so close to the real axis that it should not be eliminated as a pair."""
     a = minimal.a
     split = 2 * np.exp(a.real) * np.abs(np.sin(a.imag))
-    near = split < 1e-3 * np.abs(1 - np.exp(2 * a))
+    near = split < _NEARLY_REAL * np.abs(1 - np.exp(2 * a))
     return np.any(near & minimal.active & ~minimal.real, axis=1)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ssmtool.lti import dense
-from ssmtool.lti.factors import Progress, Slots, nearly_real, parallel, resolve_device
+from ssmtool.lti.factors import Progress, Slots, factorised, resolve_device
 from ssmtool.lti.kautz import kautz_factor
-from ssmtool.lti.minimal import Minimal, minimal
+from ssmtool.lti.minimal import minimal
 from ssmtool.lti.systems import DenseSystem, System
 
 
@@ -74,13 +74,7 @@ def hankel_singular_values(system: System, device: str = "cpu", progress: Progre
     target = resolve_device(device)
     reduced = minimal(system)
     sigma = np.zeros((system.systems, system.order))
-    near = nearly_real(reduced)
-
-    def task(piece: slice) -> np.ndarray:
-        return _values(reduced, piece, target, bool(near[piece].any())).cpu().numpy()
-
-    blocks = parallel(task, system.systems, reduced.a.shape[1], target, progress)
-    values = np.concatenate(blocks)
+    (values,) = factorised(reduced, _values, target, progress)
     # Redundant states have sigma 0 by the count that was proven, not by what rounding made of it.
     values[np.arange(values.shape[1]) >= reduced.order[:, None]] = 0.0
     width = min(values.shape[1], system.order)
@@ -100,14 +94,8 @@ def balance(system: System, order: int, device: str = "cpu", progress: Progress 
         return _dense_balance(system, order, progress)
     target = resolve_device(device)
     reduced = minimal(system)
-    near = nearly_real(reduced)
     order = min(order, 2 * reduced.a.shape[1])
-
-    def task(piece: slice):
-        return _project(Slots(reduced, piece, target), order, bool(near[piece].any()))
-
-    blocks = parallel(task, system.systems, reduced.a.shape[1], target, progress)
-    sigma, A, B, C = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    sigma, A, B, C = factorised(reduced, lambda slots, careful: _project(slots, order, careful), target, progress)
     sigma[np.arange(sigma.shape[1]) >= reduced.order[:, None]] = 0.0
     full = np.zeros((system.systems, system.order))
     width = min(sigma.shape[1], system.order)
@@ -125,17 +113,17 @@ def _with_unstable(sigma: np.ndarray, unstable: np.ndarray) -> np.ndarray:
     return out[:, ::-1].copy()
 
 
-def _values(reduced: Minimal, piece: slice, device: torch.device, careful: bool) -> Tensor:
+def _values(slots: Slots, careful: bool) -> tuple[Tensor]:
     """(s, 2N) singular values of one batch, descending."""
-    slots = Slots(reduced, piece, device)
     if careful:
         M = slots.careful()[0]
-        return torch.linalg.svdvals(torch.linalg.qr(_graded(M)).R.mH)
+        return (torch.linalg.svdvals(torch.linalg.qr(_graded(M)).R.mH),)
     if slots.siso:
         # LAPACK's tridiagonalisation of the lower triangle starts at the large end: graded matrices keep their digits.
-        return torch.linalg.eigvalsh(_symmetric(slots)[0], UPLO="L").abs().sort(dim=1, descending=True).values
+        values = torch.linalg.eigvalsh(_symmetric(slots)[0], UPLO="L").abs().sort(dim=1, descending=True).values
+        return (torch.nn.functional.pad(values, (0, 2 * slots.a.shape[1] - values.shape[1])),)
     M = slots.observability().mT @ slots.reachability()
-    return torch.linalg.svdvals(torch.linalg.qr(M).R.mT)
+    return (torch.linalg.svdvals(torch.linalg.qr(M).R.mT),)
 
 
 def _graded(M: Tensor) -> Tensor:
@@ -152,7 +140,7 @@ def _symmetric(slots: Slots) -> tuple[Tensor, Tensor, Tensor]:
     return L.mT @ (J[:, :, None] * L), L, J
 
 
-def _project(slots: Slots, order: int, careful: bool) -> tuple[np.ndarray, ...]:
+def _project(slots: Slots, order: int, careful: bool) -> tuple[Tensor, ...]:
     """sigma (s, 2N) and the leading `order` states of the balanced A, B, C of one batch."""
     n = slots.a.shape[1]
     if slots.siso and not careful:
@@ -184,7 +172,7 @@ def _project(slots: Slots, order: int, careful: bool) -> tuple[np.ndarray, ...]:
         B, C = torch.nn.functional.pad(B, (0, 0, 0, short)), torch.nn.functional.pad(C, (0, short))
     if sigma.shape[1] < 2 * n:
         sigma = torch.nn.functional.pad(sigma, (0, 2 * n - sigma.shape[1]))
-    return tuple(x.cpu().numpy() for x in (sigma[:, : 2 * n], A, B, C))
+    return sigma[:, : 2 * n], A, B, C
 
 
 def _dense_spectrum(system: DenseSystem, progress: Progress | None) -> Spectrum:

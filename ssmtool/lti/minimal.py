@@ -8,7 +8,7 @@ are set aside. The transfer function of the stable part and every non-zero Hanke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ class Minimal:
     def order(self) -> np.ndarray:
         """(S,) int64, states of the minimal stable part (its McMillan degree)."""
         return (self.active * np.where(self.real, 1, 2)).sum(axis=1)
+
+    def take(self, index: np.ndarray) -> Minimal:
+        """The systems at `index` (integers) only."""
+        return Minimal(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def fold(angle: np.ndarray) -> np.ndarray:

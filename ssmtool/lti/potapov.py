@@ -153,6 +153,6 @@ def _inner(a: Tensor, lam: Tensor, pole: Tensor, gamma: Tensor, real: Tensor) ->
 
 def _expm1(z: Tensor) -> Tensor:
     """exp(z) - 1 for complex z without cancellation near 0."""
-    x, y = z.real, z.imag
+    x, y = z.real.contiguous(), z.imag.contiguous()  # strided views would be evaluated number by number
     grown = torch.expm1(x)
     return torch.complex(grown * torch.cos(y) - 2 * torch.sin(y / 2) ** 2, (1 + grown) * torch.sin(y))
