@@ -1,7 +1,7 @@
 """A balanced realisation: same system, both Gramians diag(sigma).
 
-Tolerances: the projection works in float64, so relative to sqrt(sigma_i sigma_j) an entry of a Gramian is right to about
-1e-14 sigma_1 / sqrt(sigma_i sigma_j); states down to sigma / sigma_1 = 1e-6 are compared at 1e-7.
+Tolerances: the projection works in float64, so relative to sqrt(sigma_i sigma_j) an entry of a Gramian is right to
+about 1e-14 sigma_1 / sqrt(sigma_i sigma_j); states down to sigma / sigma_1 = 1e-6 are compared at 1e-7.
 """
 
 from __future__ import annotations
