@@ -100,7 +100,7 @@ def _eig(A: np.ndarray, B: np.ndarray, C: np.ndarray):
 
 
 def _best(A, B, C, piece):
-    """The best of direct, perturbed and refit pole-residue forms (slots a, B, C) of one dense system, by measured error.
+    """The best of direct, perturbed and refit pole-residue forms (slots a, B, C) of one dense system, by measurement.
 
     Measured on the slots as they are returned: residues of nearly equal poles cancel, and then even the rounding of a
     pole to the exponential of its logarithm counts.
