@@ -33,7 +33,7 @@ SIGMA, BOUND = "#0072B2", "#D55E00"
 RELATIVE = r"$\sigma_k\,/\,\sigma_1$"
 TAIL = r"$2\,\Sigma_{k>r}\,\sigma_k\,/\,\sigma_1$"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.hashsalt": "ssmtool",  # ids in the file depend on its content alone
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -152,9 +152,10 @@ def _together(layers: Sequence[Curves], low: float) -> Figure:
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     shades = colormaps["viridis"](np.linspace(0.0, 0.92, 256))  # its last yellows vanish on white
-    key = ScalarMappable(Normalize(0, len(layers) - 1), LinearSegmentedColormap.from_list("layers", list(shades)))
+    colours = LinearSegmentedColormap.from_list("layers", list(shades))
+    key = ScalarMappable(Normalize(0, len(layers) - 1), colours)
     for place, layer in enumerate(layers):
-        color = key.to_rgba(place)
+        color = colours(place / (len(layers) - 1))
         left.plot(layer.sigma.x, layer.sigma.median, color=color, linewidth=1.0)
         right.plot(layer.bound.x, layer.bound.median, color=color, linewidth=1.0)
     several = ", median over systems" if any(layer.systems > 1 for layer in layers) else ""

@@ -52,7 +52,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def call(*args: object) -> Outcome:
         code = main([str(arg) for arg in args])
-        return Outcome(code, *capsys.readouterr())
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
 
     return call
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssmtool.report.text.notes import add_notes
-from ssmtool.report.text.numbers import percent, plural, sci, seconds, shape, size, span, spread
+from ssmtool.report.text.numbers import percent, plural, sci, seconds, shape, size, sizes, span, spread
 from ssmtool.report.text.page import Page
 
 
@@ -26,6 +26,9 @@ from ssmtool.report.text.page import Page
         (size(999_960), "1.0 MB"),
         (size(24_600), "24.6 kB"),
         (size(7_000_000_000_000), "7000.0 GB"),
+        (sizes(33_300, 27_100), "33.3 → 27.1 kB"),
+        (sizes(33_300, 940), "33.3 → 0.9 kB"),
+        (sizes(940, 812), "940 → 812 B"),
         (percent(1, 3), "33.3 %"),
         (percent(0, 0), "–"),
         (seconds(2.5), "2.50 s"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ssmtool.report.text.notes import add_notes
-from ssmtool.report.text.numbers import percent, sci, size, span
+from ssmtool.report.text.numbers import percent, sci, sizes, span
 from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def compress_text(
     if done.skipped:
         page.paragraph(f"Not copied: {', '.join(done.skipped)}", hang="  ")
     share = percent(done.bytes_after, done.bytes_before)
-    page.line(f"Tensors: {size(done.bytes_before)} → {size(done.bytes_after)} ({share})")
+    page.line(f"Tensors: {sizes(done.bytes_before, done.bytes_after)} ({share})")
     if done.output is None:
         page.line("Nothing was written: run it again without --dry-run.")
     else:
@@ -72,5 +72,5 @@ def _row(row: LayerReduction) -> list[str]:
         sci(row.hinf_relative),
         sci(row.h2_relative),
         row.method or "unchanged",
-        f"{size(row.bytes_before)} → {size(row.bytes_after)}",
+        sizes(row.bytes_before, row.bytes_after),
     ]

@@ -30,12 +30,24 @@ def span(values: np.ndarray) -> str:
 
 def size(count: int) -> str:
     """Bytes in decimal units: 24.6 kB."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.95 or unit == "GB":
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    factor, unit = _unit(count)
+    return f"{_in(count, factor)} {unit}"
+
+
+def sizes(before: int, after: int) -> str:
+    """Two sizes in the unit of the first: 33.3 → 27.1 kB."""
+    factor, unit = _unit(before)
+    return f"{_in(before, factor)} → {_in(after, factor)} {unit}"
+
+
+def _unit(count: int) -> tuple[int, str]:
+    """The largest unit in which a number of bytes is at least 1, after rounding to a decimal."""
+    units = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+    return next(((factor, unit) for factor, unit in units if count >= 0.99995 * factor), (1, "B"))
+
+
+def _in(count: int, factor: int) -> str:
+    return str(count) if factor == 1 else f"{count / factor:.1f}"
 
 
 def percent(part: float, whole: float) -> str:
