@@ -54,7 +54,7 @@ def parallel(
     slices = [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
     results = []
     workers = min(len(slices), os.cpu_count() or 1) if device.type == "cpu" else 1
-    if workers <= 1 and slots > _SMALL or device.type != "cpu":
+    if device.type != "cpu" or (workers <= 1 and slots > _SMALL):
         for piece in slices:
             results.append(task(piece))
             if progress:
