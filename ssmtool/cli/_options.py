@@ -66,10 +66,7 @@ def examples(*lines: str) -> str:
 def checked_device(device: Device) -> str:
     """The device's name. Raises UsageError for CUDA where there is none."""
     if device is Device.cuda:
-        import torch
+        from ssmtool.lti.factors import resolve_device
 
-        from ssmtool.errors import UsageError
-
-        if not torch.cuda.is_available():
-            raise UsageError("no CUDA device was found", where="--device cuda", remedy="Use --device cpu or auto")
+        resolve_device("cuda")
     return device.value

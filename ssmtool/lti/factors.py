@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssmtool.errors import UsageError
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import Minimal
@@ -24,10 +25,16 @@ _CHUNK_ENTRIES = 1 << 16  # systems x slots^2 of one batch: stays in a core's ca
 
 
 def resolve_device(device: str) -> torch.device:
-    """'auto' is CUDA if there is one, else the CPU; anything else is a torch device name."""
+    """'auto' is CUDA if there is one, else the CPU; anything else is a torch device name. Raises UsageError."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"there is no device {device!r}", remedy="Use auto, cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device was found", where=f"device {device}", remedy="Use cpu or auto")
+    return found
 
 
 @contextmanager

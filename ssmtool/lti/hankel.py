@@ -117,13 +117,14 @@ def _values(slots: Slots, careful: bool) -> tuple[Tensor]:
     """(s, 2N) singular values of one batch, descending."""
     if careful:
         M = slots.careful()[0]
-        return (torch.linalg.svdvals(torch.linalg.qr(_graded(M)).R.mH),)
+        return (torch.linalg.svdvals(torch.linalg.qr(_graded(M).cpu()).R.mH),)
     if slots.siso:
         # LAPACK's tridiagonalisation of the lower triangle starts at the large end: graded matrices keep their digits.
-        values = torch.linalg.eigvalsh(_symmetric(slots)[0], UPLO="L").abs().sort(dim=1, descending=True).values
+        # A GPU's solvers promise nothing of the kind, so this is done on the CPU.
+        values = torch.linalg.eigvalsh(_symmetric(slots)[0].cpu(), UPLO="L").abs().sort(dim=1, descending=True).values
         return (torch.nn.functional.pad(values, (0, 2 * slots.a.shape[1] - values.shape[1])),)
     M = slots.observability().mT @ slots.reachability()
-    return (torch.linalg.svdvals(torch.linalg.qr(M).R.mT),)
+    return (torch.linalg.svdvals(torch.linalg.qr(M.cpu()).R.mT),)
 
 
 def _graded(M: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def _project(slots: Slots, order: int, careful: bool) -> tuple[Tensor, ...]:
     n = slots.a.shape[1]
     if slots.siso and not careful:
         M, L, J = _symmetric(slots)
-        values, U = torch.linalg.eigh(M, UPLO="L")
+        values, U = (x.to(M.device) for x in torch.linalg.eigh(M.cpu(), UPLO="L"))
         rank = values.abs().argsort(dim=1, descending=True)
         sigma = values.abs().gather(1, rank)
         U = U.gather(2, rank[:, None, :order].expand(-1, U.shape[1], -1))
