@@ -72,6 +72,13 @@ def test_a_terminal_gets_a_table_as_wide_as_itself(monkeypatch):
     assert "─" in text
 
 
+def test_no_terminal_is_too_narrow_for_a_column(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    page = Page(terminal=True)
+    page.table(("layer", "family", *"abcd"), [("layers.0", "s4 v4-diag", *("1234567",) * 4)], left=(0, 1))
+    assert page.text().count("1234567") == 4
+
+
 def test_colours_only_in_a_terminal_that_wants_them(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)

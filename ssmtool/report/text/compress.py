@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.compress import Compression, LayerReduction
     from ssmtool.pipeline.model import Model
 
-_COLUMNS = ("layer", "slots", "states", "bound", "H∞ error", "H2 error", "method", "bytes")
+_COLUMNS = ("layer", "slots", "states", "bound", "H∞ error", "H2 error", "bytes")
 
 
 def compress_text(
@@ -30,9 +30,9 @@ def compress_text(
 ) -> str:
     """Per layer what was kept and what it costs; the file's size; the command that checks the result."""
     page = Page(terminal)
-    page.line(f"{done.source}: {done.target}" + (", dry run" if done.output is None else ""), "bold")
+    page.line(f"{done.source}: {done.target} by {method}" + (", dry run" if done.output is None else ""), "bold")
     page.line()
-    page.table(_COLUMNS, map(_row, done.layers), left=(0, 6))
+    page.table(_COLUMNS, map(_row, done.layers))
     page.line()
     page.paragraph(
         "bound: a priori, of the H∞ error. Bound and H∞ error are relative to σ₁, the H2 error to the H2 norm, of each "
@@ -71,6 +71,5 @@ def _row(row: LayerReduction) -> list[str]:
         sci(row.bound_relative),
         sci(row.hinf_relative),
         sci(row.h2_relative),
-        row.method or "unchanged",
         sizes(row.bytes_before, row.bytes_after),
     ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
     from ssmtool.pipeline.model import Model
 
-_COLUMNS = ("layer", "family", "systems", "slots", "order", "channels", "dtype", "params", "share", "kind")
+_COLUMNS = ("layer", "family", "systems", "slots", "order", "chan.", "dtype", "params", "share", "kind")
 
 
 def inspect_text(model: Model, terminal: bool | None = None) -> str:
@@ -35,7 +35,7 @@ def inspect_text(model: Model, terminal: bool | None = None) -> str:
     )
     page.paragraph(
         "systems: how many, and inputs→outputs of each. slots: stored modes per system. order: states of the real "
-        "input-output system, per system, as stored."
+        "input-output system, per system, as stored. chan.: channels of the sequence it maps."
     )
     add_notes(page, ((layer.name, layer.note) for layer in model.layers))
     return page.text()

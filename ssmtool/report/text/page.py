@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -30,12 +31,12 @@ class Page:
 
     def __init__(self, terminal: bool | None = None) -> None:
         self._terminal = sys.stdout.isatty() if terminal is None else terminal
-        columns = shutil.get_terminal_size((80, 24)).columns
-        self._text_width = min(columns, TEXT_WIDTH) if self._terminal else 80
+        self._columns = shutil.get_terminal_size((80, 24)).columns if self._terminal else WIDEST
+        self._text_width = min(self._columns, TEXT_WIDTH) if self._terminal else 80
         self._buffer = io.StringIO()
         self._console = Console(
             file=self._buffer,
-            width=columns if self._terminal else WIDEST,
+            width=WIDEST,
             force_terminal=self._terminal,
             color_system="auto" if self._terminal and "NO_COLOR" not in os.environ else None,
             markup=False,
@@ -72,14 +73,20 @@ class Page:
             header_style="bold",
         )
         for i, heading in enumerate(columns):
-            text = i in left
-            # names give way where the terminal is narrow; numbers never
+            # names and other text give way where the terminal is narrow; numbers never
             table.add_column(
-                heading, justify="left" if text else "right", overflow="fold", no_wrap=not text, vertical="bottom"
+                heading,
+                justify="left" if i in left else "right",
+                overflow="fold",
+                no_wrap=i not in left,
+                min_width=12 if i == 0 and self._terminal else None,
+                vertical="bottom",
             )
         for row in rows:
             table.add_row(*row)
-        self._console.print(table)
+        # rich leaves out columns that do not fit: rather let the terminal break lines
+        least = Measurement.get(self._console, self._console.options, table).minimum
+        self._console.print(table, width=max(self._columns, least))
 
     def text(self) -> str:
         """The page, without blanks at the ends of lines."""
