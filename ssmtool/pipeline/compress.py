@@ -161,8 +161,8 @@ def compress(
                 rows.append(_untouched(row, result))
                 continue
             tensors = _store(model, row.layer, result.system, width)
-            bytes_after = _bytes(model, row.layer, tensors)
-            rows.append(replace(row, slots=width, bytes_after=bytes_after))
+            bytes_before, bytes_after = _bytes(model, row.layer, tensors)
+            rows.append(replace(row, slots=width, bytes_before=bytes_before, bytes_after=bytes_after))
             if rewrite is not None:
                 for name, (array, dtype) in tensors.items():
                     rewrite.drop(name) if array is None else rewrite.put(name, array, dtype)
@@ -410,15 +410,18 @@ def _dtype(model: Model, layer: Layer) -> str:
     return max(dtypes, key=lambda d: (_STORED[d], d.startswith("F"))) if dtypes else "F32"
 
 
-def _bytes(model: Model, layer: Layer, tensors: dict[str, tuple[np.ndarray | None, str]]) -> int:
-    """Bytes of the layer's state-space tensors after the rewrite."""
-    infos = {name: model.checkpoint.tensors[name] for name in layer.tensors.values()}
-    for name, (array, dtype) in tensors.items():
-        if array is None:
-            infos.pop(name, None)
-        else:
-            infos[name] = TensorInfo(tuple(array.shape), dtype)
-    return sum(_tensor_bytes(info) for info in infos.values())
+def _bytes(
+    model: Model, layer: Layer, tensors: dict[str, tuple[np.ndarray | None, str]]
+) -> tuple[int, int]:
+    """Bytes of the layer's state-space tensors before and after the rewrite.
+
+    Tensors that are rewritten without being read (copies that some layouts keep) belong to them.
+    """
+    stored = model.checkpoint.tensors
+    before = {name: stored[name] for name in {*layer.tensors.values(), *tensors} if name in stored}
+    after = {name: info for name, info in before.items() if name not in tensors}
+    after |= {name: TensorInfo(tuple(x.shape), dtype) for name, (x, dtype) in tensors.items() if x is not None}
+    return sum(map(_tensor_bytes, before.values())), sum(map(_tensor_bytes, after.values()))
 
 
 def _tensor_bytes(info: TensorInfo) -> int:
