@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
     from ssmtool.pipeline.compress import Compression, LayerReduction
     from ssmtool.pipeline.model import LayerSpectrum, Model
-    from ssmtool.pipeline.validate import LayerValidation, Validation
+    from ssmtool.pipeline.validation import LayerValidation, Validation
     from ssmtool.training.evaluate import Evaluation
 
 

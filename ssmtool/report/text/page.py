@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 WIDEST = 10_000  # columns of a "terminal" that is a pipe: nothing is wrapped or cut
-TEXT_WIDTH = 100
+TEXT_WIDTH = 100  # of paragraphs, at most
+NAME_WIDTH, TEXT_COLUMN = 12, 9  # narrowest first column and other columns of text
 
 
 class Page:
@@ -64,28 +64,31 @@ class Page:
             rows: cells.
             left: columns of text, aligned left; the others are numbers.
         """
+        cells = [list(row) for row in rows]
         table = Table(
             box=box.SIMPLE_HEAD if self._terminal else None,
-            padding=(0, 1, 0, 0) if self._terminal else (0, 2, 0, 0),
-            collapse_padding=True,
+            padding=0 if self._terminal else (0, 2, 0, 0),
             pad_edge=False,
             show_edge=False,
             header_style="bold",
         )
+        least = len(columns) - 1
         for i, heading in enumerate(columns):
             # names and other text give way where the terminal is narrow; numbers never
+            widest = max(map(len, [*heading.split("\n"), *(str(row[i]) for row in cells)]))
+            needed = min(widest, NAME_WIDTH if i == 0 else TEXT_COLUMN) if i in left else widest
+            least += needed
             table.add_column(
                 heading,
                 justify="left" if i in left else "right",
                 overflow="fold",
                 no_wrap=i not in left,
-                min_width=12 if i == 0 and self._terminal else None,
+                min_width=needed,
                 vertical="bottom",
             )
-        for row in rows:
+        for row in cells:
             table.add_row(*row)
         # rich leaves out columns that do not fit: rather let the terminal break lines
-        least = Measurement.get(self._console, self._console.options, table).minimum
         self._console.print(table, width=max(self._columns, least))
 
     def text(self) -> str:

@@ -11,7 +11,7 @@ from ssmtool.report.text.page import Page, verdict
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model
-    from ssmtool.pipeline.validate import LayerValidation, Validation
+    from ssmtool.pipeline.validation import LayerValidation, Validation
 
 
 def validate_text(original: Model, reduced: Model, result: Validation, terminal: bool | None = None) -> str:
