@@ -1,0 +1,99 @@
+"""One layer run on one input: scan and convolution in float32, and the float64 scan they are held against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ssmtool.lti.impulse import impulse_response
+from ssmtool.lti.systems import DiagonalSystem, System
+from ssmtool_kernels.convolution import diagonal_convolution, kernel_convolution
+from ssmtool_kernels.dense_scan import dense_scan
+from ssmtool_kernels.diagonal_scan import diagonal_scan
+
+_SCAN_BYTES = 1 << 28  # states of one batch of systems kept at a time
+
+
+def run_layer(system: System, u: np.ndarray, device: torch.device, timed: bool):
+    """Of one layer and input: scan output (S, L, p), its rounding (S,), deviations of scan and convolution, seconds."""
+    systems, steps = u.shape[:2]
+    width = system.slots if isinstance(system, DiagonalSystem) else system.order
+    batch = max(1, _SCAN_BYTES // (steps * max(width, 1) * 16))
+    outputs, noise, deviations, seconds = [], [], np.zeros(2), 0.0
+    for start in range(0, systems, batch):
+        piece = slice(start, start + batch)
+        drive = torch.from_numpy(np.array(u[piece])).to(device)
+        exact_scan, fast_scan, convolution = _operations(system, piece, steps, device)
+        exact = exact_scan(drive)
+        single = drive.float()
+        y, elapsed = _best_of(lambda f=fast_scan, v=single: f(v), 3 if timed else 1, device)
+        seconds += elapsed if timed else 0.0
+        z = convolution(single)
+        size = exact.square().sum((1, 2)).sqrt()
+        rounding = (y.double() - exact).square().sum((1, 2)).sqrt()
+        other = (z.double() - exact).square().sum((1, 2)).sqrt()
+        safe = torch.where(size > 0, size, torch.ones_like(size))
+        deviations = np.maximum(deviations, [float((rounding / safe).max()), float((other / safe).max())])
+        outputs.append(y.double().cpu().numpy())
+        noise.append(rounding.cpu().numpy())
+    return np.concatenate(outputs), np.concatenate(noise), deviations, seconds
+
+
+Operation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _operations(
+    system: System, piece: slice, steps: int, device: torch.device
+) -> tuple[Operation, Operation, Operation]:
+    """Scan in float64, scan in float32 and convolution in float32 of a batch of systems, each u (s, L, m) -> y."""
+    D = torch.from_numpy(system.D[piece]).to(device)
+    if isinstance(system, DiagonalSystem):
+        a, B, C = (torch.from_numpy(x[piece].astype(np.complex128)).to(device) for x in (system.a, system.B, system.C))
+        lam = torch.exp(a)
+        single = [x.to(torch.complex64) for x in (lam, B, C)]
+
+        def exact(u: torch.Tensor) -> torch.Tensor:
+            return diagonal_scan(lam, B, C, D, u)[0]
+
+        def fast(u: torch.Tensor) -> torch.Tensor:
+            return diagonal_scan(single[0], single[1], single[2], D.float(), u)[0]
+
+        if system.inputs * system.outputs > system.slots:
+
+            def convolve(u: torch.Tensor) -> torch.Tensor:
+                return diagonal_convolution(a.to(torch.complex64), single[1], single[2], D.float(), u)
+
+            return exact, fast, convolve
+    else:
+        A, B, C = (torch.from_numpy(x[piece]).to(device) for x in (system.A, system.B, system.C))
+
+        def exact(u: torch.Tensor) -> torch.Tensor:
+            return dense_scan(A, B, C, D, u)[0]
+
+        def fast(u: torch.Tensor) -> torch.Tensor:
+            return dense_scan(A.float(), B.float(), C.float(), D.float(), u)[0]
+
+    if isinstance(system, DiagonalSystem):
+        part = replace(system, a=system.a[piece], B=system.B[piece], C=system.C[piece], D=system.D[piece])
+    else:
+        part = replace(system, A=system.A[piece], B=system.B[piece], C=system.C[piece], D=system.D[piece])
+    kernel = torch.from_numpy(impulse_response(part, steps)).to(device).float()
+    return exact, fast, lambda u: kernel_convolution(kernel, u)
+
+
+def _best_of(run: Callable[[], torch.Tensor], times: int, device: torch.device) -> tuple[torch.Tensor, float]:
+    """Result and least wall time in seconds."""
+    best = np.inf
+    for _ in range(times):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        result = run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - begin)
+    return result, best

@@ -1,0 +1,80 @@
+"""What `validate` finds out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """One layer driven by one input.
+
+    Attributes:
+        input: "noise", "impulse", "step" or the name of the file.
+        gain: largest ||y - y_r||_2 / ||u||_2 over the layer's systems, relative to the system's Hankel norm.
+        error: largest ||y - y_r||_2 / ||y||_2 over the layer's systems.
+        within: whether every system's error stays below its bound.
+    """
+
+    input: str
+    gain: float
+    error: float
+    within: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Largest relative deviation (L2, over systems and inputs) from the float64 reference, of one model's layer."""
+
+    scan: float
+    convolution: float
+
+
+@dataclass(frozen=True)
+class LayerValidation:
+    """One layer of both models.
+
+    Attributes:
+        name: layer name. systems: S. slots: stored modes before and after.
+        bound: largest certified H-infinity bound (recorded or recomputed) relative to the Hankel norm.
+        hinf: largest measured H-infinity error of a system relative to its Hankel norm.
+        hinf_within: whether every system's H-infinity error stays below its bound.
+        inputs: per input.
+        original, reduced: agreement of scan and convolution (float32) with the float64 reference.
+        seconds_original, seconds_reduced: scan time of the layer, best of three.
+        passed: within the bound, and below max_error if one was given.
+        reason: why not, "" if passed.
+    """
+
+    name: str
+    systems: int
+    slots: tuple[int, int]
+    bound: float
+    hinf: float
+    hinf_within: bool
+    inputs: tuple[InputResult, ...]
+    original: Agreement
+    reduced: Agreement
+    seconds_original: float
+    seconds_reduced: float
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of `validate`.
+
+    Attributes:
+        layers: one per layer that both models have. length: steps of the inputs. device: where the scans ran.
+        max_error: the limit on InputResult.error, None if there was none.
+    """
+
+    layers: tuple[LayerValidation, ...]
+    length: int
+    device: str
+    max_error: float | None
+
+    @property
+    def passed(self) -> bool:
+        return all(layer.passed for layer in self.layers)
