@@ -6,95 +6,24 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from ssmtool import __version__, plugins
-from ssmtool.checkpoint import Rewrite, TensorInfo, round_to
+from ssmtool import plugins
+from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UnstableError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.norms import difference, h2_norm, hinf_norm
 from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.pipeline.model import LayerProgress, Model, family_of, find_layers, linear
+from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
+from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
+from ssmtool.pipeline.storage import coarsest_dtype, layer_bytes, reread, store, tensor_bytes
 from ssmtool.reductions._contract import Result, Target
 
 REDUCTIONS = "ssmtool.reductions"
-_STORED = {"BF16": 1 / 256, "F16": 1 / 2048, "F32": 2.0**-24, "F64": 2.0**-53, "C64": 2.0**-24, "C128": 2.0**-53}
-
-
-@dataclass(frozen=True)
-class LayerReduction:
-    """What became of one layer. Errors are those of the tensors as stored, rounding included.
-
-    Attributes:
-        layer: the original layer.
-        method: reduction that was used ("" if the layer was left as it is).
-        slots: stored modes per system after the reduction.
-        orders: (S,) states of each reduced system.
-        hankel_norm: (S,) sigma_1 of the original.
-        bound: (S,) certified bound on the H-infinity error: a priori bound of the truncation plus the measured error of
-            storing its result (diagonal form and rounding); NaN where the method gives no bound.
-        hinf: (S,) measured H-infinity error.
-        h2: (S,) measured H2 error.  h2_norm: (S,) H2 norm of the original, without D.
-        bytes_before, bytes_after: of the layer's state-space tensors.
-        remarks: what the user should know.
-    """
-
-    layer: Layer
-    method: str
-    slots: int
-    orders: np.ndarray
-    hankel_norm: np.ndarray
-    bound: np.ndarray
-    hinf: np.ndarray
-    h2: np.ndarray
-    h2_norm: np.ndarray
-    bytes_before: int
-    bytes_after: int
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def bound_relative(self) -> float:
-        """Largest bound of a system relative to its Hankel norm (NaN without a bound)."""
-        return _worst(self.bound, self.hankel_norm)
-
-    @property
-    def hinf_relative(self) -> float:
-        """Largest measured H-infinity error of a system relative to its Hankel norm."""
-        return _worst(self.hinf, self.hankel_norm)
-
-    @property
-    def h2_relative(self) -> float:
-        """Largest measured H2 error of a system relative to its H2 norm."""
-        return _worst(self.h2, self.h2_norm)
-
-
-@dataclass(frozen=True)
-class Compression:
-    """Result of `compress`.
-
-    Attributes:
-        source: the input.  output: the new checkpoint (None for a dry run).
-        target: what was asked for, e.g. "rank 16".
-        layers: one entry per state-space layer that was selected.
-        bytes_before, bytes_after: tensor bytes of the whole checkpoint.
-        source_sha256: hash of the input.
-        skipped: files of the input that did not go along.
-    """
-
-    source: Path
-    output: Path | None
-    target: str
-    layers: tuple[LayerReduction, ...]
-    bytes_before: int
-    bytes_after: int
-    source_sha256: str
-    skipped: tuple[str, ...] = ()
 
 
 def compress(
@@ -160,8 +89,8 @@ def compress(
             if width >= row.layer.slots and not row.layer.constraints.export:
                 rows.append(_untouched(row, result))
                 continue
-            tensors = _store(model, row.layer, result.system, width)
-            bytes_before, bytes_after = _bytes(model, row.layer, tensors)
+            tensors = store(model, row.layer, result.system, width)
+            bytes_before, bytes_after = layer_bytes(model, row.layer, tensors)
             rows.append(replace(row, slots=width, bytes_before=bytes_before, bytes_after=bytes_after))
             if rewrite is not None:
                 for name, (array, dtype) in tensors.items():
@@ -189,48 +118,6 @@ def default_output(model: Model, word: str) -> Path:
             Path.cwd() / f"{path.name}-{word}" if "snapshots" in path.parts else path.with_name(f"{path.name}-{word}")
         )
     return path.with_name(f"{path.stem}-{word}.safetensors")
-
-
-def provenance(summary: Compression) -> dict[str, Any]:
-    """What is written into the new checkpoint's metadata under the key "ssmtool"."""
-    return {
-        "version": __version__,
-        "target": summary.target,
-        "source_sha256": summary.source_sha256,
-        "layers": [
-            {
-                "name": row.layer.name,
-                "method": row.method,
-                "slots": row.slots,
-                "orders": [int(row.orders.min()), int(row.orders.max())],
-                "bound": [None if np.isnan(x) else float(f"{x:.7g}") for x in row.bound],
-                "hinf_error": float(f"{row.hinf.max():.6g}"),
-                "hinf_error_relative": float(f"{row.hinf_relative:.6g}"),
-                "h2_error_relative": float(f"{row.h2_relative:.6g}"),
-            }
-            for row in summary.layers
-        ],
-    }
-
-
-def card(summary: Compression) -> str:
-    """Markdown section for a README.md."""
-    lines = [
-        "## State reduction",
-        "",
-        f"State-space layers reduced with ssmtool {__version__} ({summary.target}); tensor bytes "
-        f"{summary.bytes_before:,} → {summary.bytes_after:,}; source sha256 `{summary.source_sha256}`.",
-        "",
-        "| layer | method | slots | states | bound / σ₁ | H∞ error / σ₁ | H2 error, relative |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in summary.layers:
-        lines.append(
-            f"| {row.layer.name} | {row.method or 'unchanged'} | {row.layer.slots} → {row.slots} "
-            f"| {row.layer.order} → {row.orders.max()} | {row.bound_relative:.2e} | {row.hinf_relative:.2e} "
-            f"| {row.h2_relative:.2e} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def _targets(layers: tuple[Layer, ...], **given: float | None) -> tuple[list[Target], str, str]:
@@ -275,7 +162,13 @@ def _reduce(
             remedy="Leave the layer out with --layers; ssmtool hsv shows these states",
         )
     if layer.constraints.shared_poles or layer.constraints.real_poles:
-        method = "subset"
+        if method not in ("balanced", "subset"):
+            raise ReductionError(
+                f"its layout shares poles among channels or stores real ones, which --method {method} cannot respect",
+                where=layer.name,
+                remedy="Use --method subset",
+            )
+        method = "subset"  # balanced truncation moves the poles of every channel; the result says what was done
     reduction = plugins.load(REDUCTIONS, method)
     best, tightened = np.inf, target
     # The bound of --error says nothing about the rounding of storage: ask for more until what is stored meets it.
@@ -290,16 +183,16 @@ def _reduce(
         f"the error {target.value:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
         "Hankel norm)",
         where=layer.name,
-        remedy=f"Rounding to the stored {_dtype(model, layer)} is part of the error; ask for a larger one",
+        remedy=f"Rounding to the stored {coarsest_dtype(model, layer)} is part of the error; ask for a larger one",
     )
 
 
 def _measure(model: Model, layer: Layer, system: System, result: Result, method: str, device: str) -> LayerReduction:
     """Errors of the reduced layer as it would be stored and read again."""
     width = max(1, int(result.slots.max(initial=1)))
-    stored = _reread(model, layer, _store(model, layer, result.system, width))
+    stored = reread(model, layer, store(model, layer, result.system, width))
     error = difference(_without_feedthrough(system), _without_feedthrough(stored))
-    size = sum(_tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
+    size = sum(tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
     return LayerReduction(
         layer=layer,
         method=method,
@@ -317,45 +210,6 @@ def _measure(model: Model, layer: Layer, system: System, result: Result, method:
         bytes_after=size,
         remarks=result.remarks + ((layer.note,) if layer.note and layer.constraints.export else ()),
     )
-
-
-def _store(model: Model, layer: Layer, system: DiagonalSystem, width: int) -> dict[str, tuple[np.ndarray | None, str]]:
-    """Tensors of the reduced layer, name -> (values or None for "drop", dtype)."""
-    family: ModuleType = family_of(layer)
-    arrays = model.arrays(layer)
-    fallback = _dtype(model, layer)
-    out = {}
-    for name, array in family.from_system(layer, arrays, _widened(system, width)).items():
-        full = layer.tensors.get(name, name)
-        known = model.checkpoint.tensors.get(full)
-        out[full] = (array, known.dtype if known else fallback)
-    return out
-
-
-def _reread(model: Model, layer: Layer, tensors: dict[str, tuple[np.ndarray | None, str]]) -> System:
-    """The layer found and interpreted again from what would be stored."""
-    infos = dict(model.checkpoint.tensors)
-    for name, (array, dtype) in tensors.items():
-        if array is None:
-            infos.pop(name, None)
-        else:
-            infos[name] = TensorInfo(tuple(array.shape), dtype)
-    again = {found.name: found for found in find_layers(infos, model.checkpoint.config, (layer.family,))}[layer.name]
-    arrays = {}
-    for role, name in again.tensors.items():
-        array, dtype = tensors.get(name, (None, ""))
-        arrays[role] = model.checkpoint.read(name) if array is None else round_to(array, dtype)
-    return family_of(again).to_system(again, arrays)
-
-
-def _widened(system: DiagonalSystem, width: int) -> DiagonalSystem:
-    """The same systems with exactly `width` slots; extra ones have B = C = 0."""
-    a, B, C = system.a[:, :width], system.B[:, :width], system.C[:, :, :width]
-    extra = width - a.shape[1]
-    if extra > 0:
-        a = np.pad(a, ((0, 0), (0, extra)), constant_values=-1.0)
-        B, C = np.pad(B, ((0, 0), (0, extra), (0, 0))), np.pad(C, ((0, 0), (0, 0), (0, extra)))
-    return replace(system, a=a, B=B, C=C)
 
 
 def _without_feedthrough(system: System) -> System:
@@ -402,35 +256,3 @@ def _nothing_smaller(done: list[tuple[LayerReduction, Result]], description: str
         remedy=f"Ask for less: the best reachable with a smaller state ({count} states) has the error bound {cost:.2g} "
         "relative to the Hankel norm",
     )
-
-
-def _dtype(model: Model, layer: Layer) -> str:
-    """The coarsest floating dtype among the layer's tensors."""
-    dtypes = {model.checkpoint.tensors[name].dtype for name in layer.tensors.values()} & set(_STORED)
-    return max(dtypes, key=lambda d: (_STORED[d], d.startswith("F"))) if dtypes else "F32"
-
-
-def _bytes(
-    model: Model, layer: Layer, tensors: dict[str, tuple[np.ndarray | None, str]]
-) -> tuple[int, int]:
-    """Bytes of the layer's state-space tensors before and after the rewrite.
-
-    Tensors that are rewritten without being read (copies that some layouts keep) belong to them.
-    """
-    stored = model.checkpoint.tensors
-    before = {name: stored[name] for name in {*layer.tensors.values(), *tensors} if name in stored}
-    after = {name: info for name, info in before.items() if name not in tensors}
-    after |= {name: TensorInfo(tuple(x.shape), dtype) for name, (x, dtype) in tensors.items() if x is not None}
-    return sum(map(_tensor_bytes, before.values())), sum(map(_tensor_bytes, after.values()))
-
-
-def _tensor_bytes(info: TensorInfo) -> int:
-    from ssmtool.checkpoint.dtypes import BITS
-
-    return info.size * BITS[info.dtype] // 8
-
-
-def _worst(error: np.ndarray, scale: np.ndarray) -> float:
-    """Largest error / scale; a system whose scale is 0 counts only if its error is not."""
-    ratio = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
-    return float(ratio.max(initial=0.0))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ssmtool.errors import UnstableError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.minimal import minimal
 from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.orders import tail_bound
+from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.pipeline.model import LayerProgress, Model, linear
 from ssmtool.pipeline.pairing import check_rest, partners, recorded_bounds
@@ -89,6 +91,8 @@ def _validate_layer(
     max_error: float | None,
     device: torch.device,
 ) -> LayerValidation:
+    if unstable_states(first).any() or unstable_states(second).any():
+        return _unstable(layer, partner, first, second, tuple(signals))
     spectrum = hankel_singular_values(first, str(device))
     norm = np.where(np.isinf(spectrum.sigma), 0.0, spectrum.sigma).max(axis=1)
     hinf = hinf_norm(difference(_bare(first), _bare(second)), str(device))
@@ -138,6 +142,39 @@ def _validate_layer(
         seconds_reduced=float(seconds[1]),
         passed=not reason,
         reason=reason,
+    )
+
+
+def _unstable(layer: Layer, partner: Layer, first: System, second: System, inputs: tuple[str, ...]) -> LayerValidation:
+    """An unstable layer has no finite norms and no bounded scans: it passes if it is the same in both models.
+
+    Raises:
+        UnstableError: it was changed.
+    """
+    same = type(first) is type(second) and all(
+        np.array_equal(getattr(first, field.name), getattr(second, field.name)) for field in fields(first)
+    )
+    if not same:
+        raise UnstableError(
+            "eigenvalues on or outside the unit circle: the two models cannot be compared here",
+            where=layer.name,
+            remedy="Leave the layer out with --layers",
+        )
+    nothing = Agreement(0.0, 0.0)
+    return LayerValidation(
+        name=layer.name,
+        systems=layer.systems,
+        slots=(layer.slots, partner.slots),
+        bound=0.0,
+        hinf=0.0,
+        hinf_within=True,
+        inputs=tuple(InputResult(name, 0.0, 0.0, True) for name in inputs),
+        original=nothing,
+        reduced=nothing,
+        seconds_original=0.0,
+        seconds_reduced=0.0,
+        passed=True,
+        reason="",
     )
 
 

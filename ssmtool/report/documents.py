@@ -14,7 +14,7 @@ from ssmtool.report.facts import channels, layer_share, orders, share
 if TYPE_CHECKING:
     from ssmtool.checkpoint import Checkpoint
     from ssmtool.families._contract import Layer
-    from ssmtool.pipeline.compress import Compression, LayerReduction
+    from ssmtool.pipeline.compression import Compression, LayerReduction
     from ssmtool.pipeline.model import LayerSpectrum, Model
     from ssmtool.pipeline.validation import LayerValidation, Validation
     from ssmtool.training.evaluate import Evaluation

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from ssmtool.checkpoint import open_checkpoint
 from ssmtool.errors import ReductionError
-from ssmtool.pipeline.compress import Compression, compress
+from ssmtool.pipeline.compress import compress
+from ssmtool.pipeline.compression import Compression
 from ssmtool.pipeline.model import Model, load
 from tests.pipeline.checkpoints import (
     CASES,

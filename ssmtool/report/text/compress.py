@@ -13,7 +13,7 @@ from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
-    from ssmtool.pipeline.compress import Compression, LayerReduction
+    from ssmtool.pipeline.compression import Compression, LayerReduction
     from ssmtool.pipeline.model import Model
 
 _COLUMNS = ("layer", "slots", "states", "bound", "H∞ error", "H2 error", "bytes")
