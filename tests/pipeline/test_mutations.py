@@ -7,6 +7,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +78,8 @@ def mutated(draw):
     return {name: t.clone().contiguous() for name, t in tensors.items()}, config
 
 
+# huge values overflow on the way to an error of ours, complex ones are cast: NumPy's warnings about it are no crash
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(mutated(), st.sampled_from([{"rank": 2}, {"energy": 0.9}, {"error": 0.1}, {"budget": 0.5}]))
 def test_damage_is_reported_and_never_crashes(checkpoint, target):
     scratch = Path(tempfile.mkdtemp())
@@ -84,9 +88,10 @@ def test_damage_is_reported_and_never_crashes(checkpoint, target):
         with suppress(SsmtoolError):
             model = load(folder)
             with suppress(SsmtoolError):
-                model.hsv(device="cpu")
+                assert not any(np.isnan(found.spectrum.sigma).any() for found in model.hsv(device="cpu"))
             done = compress(model, None, device="cpu", **target)
             assert load(written(done)).layers
+            assert np.isfinite([(row.hinf_relative, row.h2_relative) for row in done.layers]).all()
         left = {path.name for path in scratch.iterdir()} - {"model"}
         assert all((scratch / name / "model.safetensors").is_file() for name in left), "an incomplete output"
     finally:
