@@ -12,6 +12,7 @@ from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 
 # Prefixes that DataParallel, torch.compile, Lightning and DeepSpeed put in front of a model's own names.
+COMPLEX = ("C64", "C128")
 WRAPPER = re.compile(r"^(?:(?:module|_orig_mod|model|net|_forward_module)[./])+")
 
 
@@ -45,7 +46,10 @@ def layer_names(prefixes: Iterable[str]) -> dict[str, str]:
 
 
 def dimensions(
-    tensors: Mapping[str, TensorInfo], found: Mapping[str, str], layout: Mapping[str, str]
+    tensors: Mapping[str, TensorInfo],
+    found: Mapping[str, str],
+    layout: Mapping[str, str],
+    complex_parts: Iterable[str] = (),
 ) -> dict[str, int]:
     """Match shapes with a layout and return the sizes of its letters.
 
@@ -53,6 +57,7 @@ def dimensions(
         found: suffix -> full tensor name; suffixes without a tensor are skipped.
         layout: suffix -> sizes separated by spaces, each a letter (one size wherever it appears) or a number,
             e.g. ``{"C": "H N 2", "log_dt": "H"}``; "" is a scalar.
+        complex_parts: suffixes that may be stored as complex numbers; all others must be real.
 
     Raises:
         FamilyError: a tensor does not fit, naming every tensor of the layer with its shape; or a size is zero.
@@ -73,6 +78,13 @@ def dimensions(
                 f"{found[suffix]} has shape {shape}, which does not fit the layer's other tensors: {shapes}",
                 where=found[suffix],
                 remedy=f"Expected {expected} with equal letters equal.",
+            )
+    for suffix in set(layout) & set(found) - set(complex_parts):
+        if tensors[found[suffix]].dtype in COMPLEX:
+            raise FamilyError(
+                f"stored as complex numbers ({tensors[found[suffix]].dtype}) where this family has real ones",
+                where=found[suffix],
+                remedy="Store the real part, or bring the model in the neutral format",
             )
     if 0 in sizes.values():
         raise FamilyError(f"empty layer: {shapes}", where=next(iter(found.values())))

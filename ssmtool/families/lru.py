@@ -24,7 +24,7 @@ from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import FASTEST
-from ssmtool.families._names import complete, dimensions, option, resized
+from ssmtool.families._names import COMPLEX, complete, dimensions, option, resized
 from ssmtool.families._trees import module_names, modules
 from ssmtool.lti.systems import DiagonalSystem, System
 
@@ -57,13 +57,13 @@ def _layer(
     split = "B_re" in found or "C_re" in found
     matrices = ("B_re", "B_im", "C_re", "C_im") if split else ("B", "C")
     complete(prefix, found, (*matrices, "D"))
-    if not split and any(tensors[found[x]].dtype not in ("C64", "C128") for x in matrices):
+    if not split and any(tensors[found[x]].dtype not in COMPLEX for x in matrices):
         raise FamilyError(f"{found['B']} and {found['C']} must be complex", where=found["B"])
     full = len(tensors[found["D"]].shape) == 2
     inputs, outputs, feed = ("m", "p", "p m") if full else ("H", "H", "H")
     layout = {"nu_log": "n", "theta_log": "n", "gamma_log": "n"}
     layout |= {x: f"n {inputs}" if x[0] == "B" else f"{outputs} n" for x in matrices} | {"D": feed}
-    sizes = dimensions(tensors, found, layout)
+    sizes = dimensions(tensors, found, layout, () if split else matrices)
     gamma = option(config, "gamma")
     gamma, note = (gamma, "") if gamma in GAMMA else _usual_gamma("gamma_log" in found, split and full)
     if gamma in ("exp", "raw"):

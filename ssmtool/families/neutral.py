@@ -29,7 +29,7 @@ from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import zoh, zoh_inverse
-from ssmtool.families._names import complete, dimensions, to_complex, to_pairs
+from ssmtool.families._names import COMPLEX, complete, dimensions, to_complex, to_pairs
 from ssmtool.families._trees import module_names, modules
 from ssmtool.lti.systems import DiagonalSystem, System
 
@@ -38,7 +38,6 @@ REFERENCE = "docs/neutral-format.md"
 VARIANTS = ("siso", "mimo", "batch", "with-dt", "dt-per-slot")
 
 LEAVES = ("lambda_log", "B", "C", "D", "dt")
-COMPLEX = ("C64", "C128")
 
 
 def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) -> tuple[Layer, ...]:
@@ -67,10 +66,7 @@ def _layer(name: str, prefix: str, found: dict[str, str], tensors: Mapping[str, 
     if "dt" in found:
         steps = len(tensors[found["dt"]].shape)
         layout["dt"] = "" if steps == 0 else "S" if batch and steps == 1 else batch + "n"
-    for leaf in ("D", "dt"):
-        if leaf in found and tensors[found[leaf]].dtype in COMPLEX:
-            raise FamilyError(f"{found[leaf]} must be real", where=found[leaf])
-    sizes = dimensions(tensors, found, layout)
+    sizes = dimensions(tensors, found, layout, ("lambda_log", "B", "C"))
     if "dt" in found:
         variant = "dt-per-slot" if "n" in layout["dt"] else "with-dt"
     else:

@@ -24,7 +24,7 @@ from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import discretise, undiscretise
-from ssmtool.families._names import complete, dimensions, option, resized, to_complex, to_pairs
+from ssmtool.families._names import COMPLEX, complete, dimensions, option, resized, to_complex, to_pairs
 from ssmtool.families._trees import module_names, modules
 from ssmtool.lti.systems import DiagonalSystem, System
 
@@ -33,7 +33,6 @@ REFERENCE = "github.com/i404788/s5-pytorch 0.2.1, after Smith, Warrington, Linde
 VARIANTS = ("torch", "torch-bidirectional")
 
 LEAVES = ("Lambda", "B", "C", "D", "log_step")
-COMPLEX = ("C64", "C128")
 
 
 def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) -> tuple[Layer, ...]:
@@ -58,7 +57,7 @@ def _layer(
     complete(prefix, found, LEAVES)
     twice = tensors[found["C"]].shape[1:] == (2 * tensors[found["Lambda"]].shape[0],)
     layout = {"Lambda": "P", "B": "P H 2", "C": "H Q" if twice else "H P", "D": "H", "log_step": "P"}
-    sizes = dimensions(tensors, found, layout)
+    sizes = dimensions(tensors, found, layout, ("Lambda", "C"))
     disc = option(config, "discretization", "disc", default="zoh")
     if disc not in ("zoh", "bilinear"):
         raise FamilyError(f"unknown discretization {disc!r}", where=name, remedy="S5 knows zoh and bilinear.")
