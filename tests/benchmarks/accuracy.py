@@ -24,8 +24,8 @@ from ssmtool.lti.systems import DiagonalSystem
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.lti import reference  # noqa: E402
-from tests.lti.samples import diagonal, realisation, ring, s4d_inv, s4d_lin, s4d_real  # noqa: E402
+from tests.lti import reference
+from tests.lti.samples import diagonal, realisation, ring, s4d_inv, s4d_lin, s4d_real
 
 FLOOR = 1e-20
 SISO, MIMO = 1e-10, 1e-8
