@@ -1,8 +1,8 @@
 """Gramian factors of systems with several inputs, in real arithmetic, one conjugate pair at a time.
 
 The matrix form of `kautz`: eliminating a pole multiplies the remaining rows of B by an inner (Blaschke-Potapov) factor
-that acts in the two-dimensional space spanned by the pole's own row. Work is O(n r m) for n states, rank r, m inputs;
-row updates are collected and applied as one matrix product, so that large systems run at matrix-product speed.
+that acts in the two-dimensional space spanned by the pole's own row. Work is O(n r m) for n states, rank r, m inputs.
+Batches of small systems go through together; for many inputs see `block_potapov`.
 
 Sources: numerics.md section 2; Potapov, AMS Transl. 15 (1960); Kailath & Sayed, SIAM Review 37 (1995), section 7.
 """
@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-_BLOCK_INPUTS = 16  # from this many inputs on, row updates are delayed and applied as matrix products
-_BLOCK = 32
 
 
 def potapov_factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
@@ -32,24 +29,16 @@ def potapov_factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
     lam = torch.exp(a)
     weight = -torch.expm1(2 * a.real)
     G = torch.cat([B.real, B.imag], dim=1).contiguous()  # (S, 2N, m), updated in place
-    block = _BLOCK if inputs >= _BLOCK_INPUTS else 1
-    F = G.new_zeros((systems, 2 * slots, 2 * block))
-    V = G.new_zeros((systems, inputs, 2 * block))
     factor = G.new_zeros((systems, 2 * slots, 2 * slots))
     used = torch.zeros((systems, slots), dtype=torch.bool, device=a.device)
     diagonal = _diagonal(G, weight)
-    pending = 0
     for k in range(slots):
         j = torch.argmax(torch.where(used, -1.0, diagonal), dim=1)
         used[batch, j] = True
         pair = torch.stack([j, j + slots], dim=1)[:, :, None]
         row = G.gather(1, pair.expand(-1, -1, inputs))  # (S, 2, m): Re and Im of the pivot's row
-        if pending:
-            row = row + F.gather(1, pair.expand(-1, -1, 2 * block)) @ V.mT
         E = _plane(row)  # (S, m, 2)
         c = G @ E
-        if pending:
-            c = c + F @ (V.mT @ E)
         gamma = row @ E  # (S, 2, 2)
         psi, change = _inner(a, lam, a[batch, j], gamma, real[batch, j])
         c_complex = torch.complex(c[:, :slots], c[:, slots:])
@@ -59,20 +48,8 @@ def potapov_factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
         factor[:, slots:, 2 * k : 2 * k + 2] = column.imag
         update = (c_complex[:, :, None, :] @ change).squeeze(2)
         update = torch.cat([update.real, update.imag], dim=1)
-        diagonal = diagonal - column.abs().square().sum(2)
-        if block == 1:
-            G += update @ E.mT
-        else:
-            F[:, :, 2 * pending : 2 * pending + 2] = update
-            V[:, :, 2 * pending : 2 * pending + 2] = E
-            pending += 1
-        if pending == block or block == 1:
-            if pending:
-                torch.baddbmm(G, F, V.mT, out=G)
-                F.zero_()
-                V.zero_()
-                pending = 0
-            diagonal = _diagonal(G, weight)
+        G += update @ E.mT
+        diagonal = _diagonal(G, weight)
     empty = factor.abs().amax(1) == 0
     sort = torch.argsort(empty.to(torch.int8), dim=1, stable=True)
     return factor.gather(2, sort[:, None, :].expand_as(factor))
@@ -116,22 +93,26 @@ def _inner(a: Tensor, lam: Tensor, pole: Tensor, gamma: Tensor, real: Tensor) ->
     # The pivot's own 2x2 Gramian in coordinates (Re, Im), its Cholesky factor K, and the pair in coordinates where the
     # Gramian is the identity: there (A_K, G_K) is part of an orthogonal matrix, which is completed to the inner factor.
     p1 = g.abs().square().sum(1) / -torch.expm1(2 * pole.real)
-    p2 = (g * g).sum(1) / -_expm1(2 * pole)
+    p2 = (g * g).sum(1) / -complex_expm1(2 * pole)
     k11 = ((p1 + p2.real) / 2).clamp_min(1e-300).sqrt()
     k21 = p2.imag / 2 / k11
     k22 = ((p1 - p2.abs()) * (p1 + p2.abs())).clamp_min(0.0).sqrt() / 2 / k11
     k22 = torch.maximum(k22, 1e-16 * k11)
     zero = torch.zeros_like(k11)
     K = torch.stack([torch.stack([k11, zero], 1), torch.stack([k21, k22], 1)], 1)
-    rotation = torch.stack([torch.stack([beta.real, -beta.imag], 1), torch.stack([beta.imag, beta.real], 1)], 1)
-    joint = torch.linalg.solve_triangular(K, torch.cat([rotation @ K, gamma], dim=2), upper=False)  # (S, 2, 4)
-    complete = torch.linalg.qr(joint.mT, mode="complete").Q[:, :, 2:]
-    At, Ct, Bo, Do = joint[:, :, :2].mT, joint[:, :, 2:].mT, complete[:, :2], complete[:, 2:]
-    det = _expm1(a + pole[:, None]) * _expm1(a + pole.conj()[:, None])
+    # A_K - I and 1 - lambda instead of A_K and lambda: for slow poles near 1 their sums do not cancel.
+    step = complex_expm1(pole)
+    away = torch.stack([torch.stack([step.real, -step.imag], 1), torch.stack([step.imag, step.real], 1)], 1)
+    joint = torch.linalg.solve_triangular(K, torch.cat([away @ K, gamma], dim=2), upper=False)  # (S, 2, 4)
+    F, Ct = joint[:, :, :2].mT, joint[:, :, 2:].mT
+    complete = torch.linalg.qr(torch.cat([F + torch.eye(2, dtype=F.dtype, device=F.device), Ct], 1), mode="complete").Q
+    Bo, Do = complete[:, :2, 2:], complete[:, 2:, 2:]
+    det = complex_expm1(a + pole[:, None]) * complex_expm1(a + pole.conj()[:, None])
+    left = -complex_expm1(a)  # 1 - lambda
     adjugate = torch.stack(
         [
-            torch.stack([1 - lam * At[:, None, 1, 1], lam * At[:, None, 0, 1]], 2),
-            torch.stack([lam * At[:, None, 1, 0], 1 - lam * At[:, None, 0, 0]], 2),
+            torch.stack([left - lam * F[:, None, 1, 1], lam * F[:, None, 0, 1]], 2),
+            torch.stack([lam * F[:, None, 1, 0], left - lam * F[:, None, 0, 0]], 2),
         ],
         2,
     )
@@ -140,18 +121,20 @@ def _inner(a: Tensor, lam: Tensor, pole: Tensor, gamma: Tensor, real: Tensor) ->
     eye = torch.eye(2, dtype=lam.dtype, device=lam.device)
     change = theta - eye
     if bool(real.any()):
-        kernel = 1.0 / -_expm1(a + pole[:, None])
+        kernel = 1.0 / -complex_expm1(a + pole.conj()[:, None])
         single = torch.zeros_like(psi)
         single[:, :, 0, 0] = torch.sqrt(-torch.expm1(2 * pole.real))[:, None] * kernel
         elementary = torch.zeros_like(change)
-        # (lambda - beta) / (1 - beta lambda) - 1 in the direction of the row
-        elementary[:, :, 0, 0] = (lam - beta[:, None]) * kernel - 1
+        # (lambda - beta) / (1 - beta lambda) - 1 in the direction of the row; the difference without cancellation
+        slower = a.real <= pole.real[:, None]
+        gap = complex_expm1(torch.where(slower, a - pole[:, None], pole[:, None] - a))
+        elementary[:, :, 0, 0] = torch.where(slower, beta[:, None], -lam) * gap * kernel - 1
         mask = real[:, None, None, None]
         psi, change = torch.where(mask, single, psi), torch.where(mask, elementary, change)
     return psi, change
 
 
-def _expm1(z: Tensor) -> Tensor:
+def complex_expm1(z: Tensor) -> Tensor:
     """exp(z) - 1 for complex z without cancellation near 0."""
     x, y = z.real.contiguous(), z.imag.contiguous()  # strided views would be evaluated number by number
     grown = torch.expm1(x)
