@@ -44,6 +44,17 @@ def cluster(inputs: int, outputs: int, spread: float = 1e-5) -> DiagonalSystem:
     return diagonal(a, weights(rng, 5, inputs), weights(rng, outputs, 5))
 
 
+def slow(inputs: int, outputs: int, distance: float, alternating: bool = False) -> DiagonalSystem:
+    """Two pairs and a real pole about `distance` from 1 (from -1), and an ordinary pair."""
+    rng = np.random.default_rng(4)
+    a = np.append(distance * np.array([-1 + 2j, -3 + 5j, -20]), -1 + 0.3j)
+    if alternating:
+        a[:3] = a[:3].real + 1j * (np.pi - a[:3].imag)
+    B, C = weights(rng, 4, inputs), weights(rng, outputs, 4)
+    B[2], C[:, 2] = B[2].real, C[:, 2].real
+    return diagonal(a, B, C)
+
+
 def worst(ours: np.ndarray, truth: np.ndarray) -> float:
     """Largest relative error over values above the floor; the count of values must agree."""
     shown = truth >= FLOOR * truth[0]
@@ -59,6 +70,8 @@ SINGLE = {
     "chain 7": (chain(1, 1, 7), 90),
     "nearly real pairs": (nearly_real_pairs(1, 1), 100),
     "cluster": (cluster(1, 1), 80),
+    "slow near 1": (slow(1, 1, 1e-7), 60),
+    "slow and alternating": (slow(1, 1, 1e-4, True), 60),
     "slow": (diagonal([-1e-9 + 1j, -1e-6 + 0.5j, -1e-3 + 2j], [1, 1, 1], [1, 2j, 3]), 60),
 }
 
@@ -70,6 +83,8 @@ SEVERAL = {
     "2x2 nearly real": (nearly_real_pairs(2, 2, 5), 80),
     "2x1 nearly real": (nearly_real_pairs(2, 1, 4), 80),
     "2x2 cluster": (cluster(2, 2), 70),
+    "2x2 slow": (slow(2, 2, 1e-7), 60),
+    "2x2 slow and alternating": (slow(2, 2, 1e-4, True), 60),
 }
 
 
