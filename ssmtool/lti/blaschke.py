@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmtool.lti.potapov import _expm1
+from ssmtool.lti.potapov import complex_expm1
 
 
 def conjugate_closed(a: Tensor, B: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,10 +62,10 @@ def blaschke_factor(a: Tensor, B: Tensor) -> Tensor:
         u = gj.conj() / size
         c = (g @ u[:, :, None])[:, :, 0]
         aj, lj = a[batch, j][:, None], lam[batch, j][:, None]
-        den = -_expm1(a + aj.conj())
+        den = -complex_expm1(a + aj.conj())
         slower = a.real <= aj.real
         gap = torch.where(slower, a - aj, aj - a)
-        num = torch.where(slower, lj, -lam) * _expm1(gap)
+        num = torch.where(slower, lj, -lam) * complex_expm1(gap)
         column = c * size / den / dj.clamp_min(1e-300).sqrt()[:, None]
         column[batch, j] = dj.sqrt().to(column.dtype)
         before = used.clone()

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ssmtool.errors import UsageError
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
+from ssmtool.lti.block_potapov import block_potapov_factor
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import Minimal
 from ssmtool.lti.potapov import potapov_factor
 
 Progress = Callable[[int, int], None]
 _NEARLY_REAL = 1e-4  # |lambda - conj lambda| / |1 - lambda^2| below which a pair would cost four digits
-_SMALL = 64  # slots up to which a library's own threads cost more than they bring
+_MANY_INPUTS = 16  # from here on poles are eliminated in blocks
+_SMALL = 256  # slots up to which a library's own threads cost more than they bring
 _CHUNK_ENTRIES = 1 << 16  # systems x slots^2 of one batch: stays in a core's cache
 
 
@@ -47,36 +49,45 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def parallel(
-    task: Callable[[slice], Any], systems: int, slots: int, device: torch.device, progress: Progress | None
-) -> list[Any]:
-    """Runs task(slice of systems) over cache-sized batches, on all cores of a CPU; results in order.
+def batches(systems: int, slots: int, device: torch.device) -> list[slice]:
+    """Systems in batches that stay in a core's cache; cut by size alone: results do not depend on the cores."""
+    entries = _CHUNK_ENTRIES if device.type == "cpu" else 1 << 27
+    step = max(1, min(32 if device.type == "cpu" else systems, entries // max(1, slots * slots)))
+    return [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
 
-    The result does not depend on the number of cores: batches are cut by size alone.
+
+def parallel(
+    task: Callable[[slice], Any],
+    pieces: list[slice],
+    device: torch.device,
+    progress: Progress | None = None,
+    *,
+    alone: bool = False,
+) -> list[Any]:
+    """Runs task on every piece, on all cores of a CPU with one thread each; results in order.
+
+    Args:
+        alone: a single piece keeps the libraries' own threads (for large matrices).
+        progress: called with (systems done, systems).
     """
-    if device.type != "cpu":
-        step = max(1, (1 << 27) // max(1, slots * slots))
-    else:
-        step = max(1, min(32, _CHUNK_ENTRIES // max(1, slots * slots)))
-    slices = [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
     results = []
-    workers = min(len(slices), os.cpu_count() or 1) if device.type == "cpu" else 1
-    if device.type != "cpu" or (workers <= 1 and slots > _SMALL):
-        for piece in slices:
+    workers = min(len(pieces), os.cpu_count() or 1)
+    if device.type != "cpu" or (alone and workers == 1):
+        for piece in pieces:
             results.append(task(piece))
             if progress:
-                progress(piece.stop, systems)
+                progress(piece.stop, pieces[-1].stop)
         return results
 
-    def single_threaded(piece: slice):
+    def single_threaded(piece: slice) -> Any:
         torch.set_num_threads(1)
         return task(piece)
 
     with _torch_threads(1), ThreadPoolExecutor(workers) as pool:
-        for piece, result in zip(slices, pool.map(single_threaded, slices), strict=True):
+        for piece, result in zip(pieces, pool.map(single_threaded, pieces), strict=True):
             results.append(result)
             if progress:
-                progress(piece.stop, systems)
+                progress(piece.stop, pieces[-1].stop)
     return results
 
 
@@ -102,7 +113,7 @@ def factorised(
         def run(piece: slice, part: Minimal = part, careful: bool = careful) -> tuple[np.ndarray, ...]:
             return tuple(x.cpu().numpy() for x in task(Slots(part, piece, device), careful))
 
-        blocks = parallel(run, len(index), slots, device, step)
+        blocks = parallel(run, batches(len(index), slots, device), device, step, alone=slots > _SMALL)
         results.append((index, tuple(np.concatenate(x) for x in zip(*blocks, strict=True))))
         done += len(index)
     if len(results) == 1:
@@ -145,6 +156,16 @@ class Slots:
         """R (S, 2N, k), Q = R R^T, through the dual system (C^T in mirrored coordinates)."""
         return self.mirror()[:, :, None] * _factor(self.a, self.C.mT.contiguous(), self.real)
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """L and R; for one large system on a CPU, one core each."""
+        if self.a.device.type != "cpu" or min(self.B.shape[2], self.C.shape[1]) < _MANY_INPUTS:
+            return self.reachability(), self.observability()
+        halves = [slice(0, 1), slice(1, 2)]
+        L, R = parallel(
+            lambda piece: self.observability() if piece.start else self.reachability(), halves, self.a.device
+        )
+        return L, R
+
     def signature(self) -> Tensor:
         """(S, 2N) sign matrix with R = diag(signature) L for one input and one output scaled to b = +-c."""
         sign = torch.where((self.B[:, :, 0] * self.C[:, 0]).real * self.real < 0, -1.0, 1.0).to(torch.float64)
@@ -176,6 +197,8 @@ class Slots:
 
 
 def _factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
+    if B.shape[2] >= _MANY_INPUTS:
+        return block_potapov_factor(a, B, real)
     if B.shape[2] > 1:
         return potapov_factor(a, B, real)
     L = kautz_factor(a, B[:, :, 0].contiguous(), real)

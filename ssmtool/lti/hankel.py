@@ -123,8 +123,8 @@ def _values(slots: Slots, careful: bool) -> tuple[Tensor]:
         # A GPU's solvers promise nothing of the kind, so this is done on the CPU.
         values = torch.linalg.eigvalsh(_symmetric(slots)[0].cpu(), UPLO="L").abs().sort(dim=1, descending=True).values
         return (torch.nn.functional.pad(values, (0, 2 * slots.a.shape[1] - values.shape[1])),)
-    M = slots.observability().mT @ slots.reachability()
-    return (torch.linalg.svdvals(torch.linalg.qr(M.cpu()).R.mT),)
+    L, R = slots.factors()
+    return (torch.linalg.svdvals((R.mT @ L).cpu()),)
 
 
 def _graded(M: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def _project(slots: Slots, order: int, careful: bool) -> tuple[Tensor, ...]:
         if careful:
             _, L, R = slots.careful()
         else:
-            L, R = slots.reachability(), slots.observability()
+            L, R = slots.factors()
         U, sigma, Zh = torch.linalg.svd(R.mT @ L)
         V, W = L @ Zh.mT[:, :, :order], R @ U[:, :, :order]
     lead = sigma[:, :order]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssmtool.lti import dense
-from ssmtool.lti.factors import Progress, Slots, parallel, resolve_device
+from ssmtool.lti.factors import Progress, Slots, batches, parallel, resolve_device
 from ssmtool.lti.minimal import fold, minimal
 from ssmtool.lti.systems import DenseSystem, DiagonalSystem, System
 
@@ -70,7 +70,7 @@ def h2_norm(system: System, device: str = "cpu") -> np.ndarray:
         slots = Slots(reduced, piece, target)
         return (slots.real_C() @ slots.reachability()).square().sum(dim=(1, 2)).cpu().numpy()
 
-    energy = np.concatenate(parallel(task, system.systems, reduced.a.shape[1], target, None))
+    energy = np.concatenate(parallel(task, batches(*reduced.a.shape, target), target))
     if system.D.any():
         direct = np.matmul(system.C, system.B).real
         energy = energy + (system.D * (2 * direct + system.D)).sum(axis=(1, 2))
@@ -106,12 +106,12 @@ def hinf_norm(system: System, device: str = "cpu", progress: Progress | None = N
         else:
 
             def gain(w: Tensor) -> Tensor:
-                return _matrix_gain(a, B, C, D, w)
+                return _matrix_gain(a, B, C, D, w, rough=w is omega)
 
         return _refine(gain, omega).cpu().numpy()
 
-    size = system.slots * max(1, system.inputs * system.outputs)
-    return np.concatenate(parallel(task, system.systems, int(size**0.5) + system.slots, target, progress))
+    size = system.slots + min(system.inputs, system.outputs)
+    return np.concatenate(parallel(task, batches(system.systems, size, target), target, progress, alone=size > 256))
 
 
 def _grid(angle: Tensor, damping: Tensor) -> Tensor:
@@ -165,8 +165,8 @@ def _scalar_response(a: Tensor, residue: Tensor, D: Tensor, omega: Tensor) -> Te
     return total + D[:, None]
 
 
-def _matrix_gain(a: Tensor, B: Tensor, C: Tensor, D: Tensor, omega: Tensor) -> Tensor:
-    """(S, F) largest singular value of the frequency response."""
+def _matrix_gain(a: Tensor, B: Tensor, C: Tensor, D: Tensor, omega: Tensor, rough: bool) -> Tensor:
+    """(S, F) largest singular value of the frequency response; `rough` only finds where large matrices peak."""
     plain, mirror = _resolvent(a, omega)
     systems, count = omega.shape
     p, m = C.shape[1], B.shape[2]
@@ -176,7 +176,7 @@ def _matrix_gain(a: Tensor, B: Tensor, C: Tensor, D: Tensor, omega: Tensor) -> T
     out = torch.empty((systems, count), dtype=torch.float64, device=a.device)
     for s in range(systems):
         if min(p, m) > _LARGE:
-            out[s] = _power_gain(closed_C[s], r[s], closed_B[s], D[s])
+            out[s] = _power_gain(closed_C[s], r[s], closed_B[s], D[s], rough)
             continue
         step = max(1, (1 << 22) // (p * m))
         for f in range(0, count, step):
@@ -185,22 +185,23 @@ def _matrix_gain(a: Tensor, B: Tensor, C: Tensor, D: Tensor, omega: Tensor) -> T
     return out
 
 
-def _power_gain(C: Tensor, r: Tensor, B: Tensor, D: Tensor) -> Tensor:
+def _power_gain(C: Tensor, r: Tensor, B: Tensor, D: Tensor, rough: bool) -> Tensor:
     """(F,) norms of C diag(r_f) B + D for large matrices, by power iteration on all frequencies at once."""
+    kind, rounds = (torch.complex64, 8) if rough else (torch.complex128, 24)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn((B.shape[1], r.shape[0]), dtype=torch.float64, generator=generator).to(B.device).to(B.dtype)
-    Dc = D.to(B.dtype)
+    x = torch.randn((B.shape[1], r.shape[0]), dtype=torch.float64, generator=generator).to(B.device).to(kind)
+    C, B, D, middle = C.to(kind), B.to(kind), D.to(kind), r.T.contiguous().to(kind)
     skip = bool(D.any())
     norm = torch.zeros(r.shape[0], dtype=torch.float64, device=B.device)
-    for _ in range(24):
-        x = x / x.norm(dim=0, keepdim=True).clamp_min(1e-300)
-        y = C @ (r.T * (B @ x))
+    for _ in range(rounds):
+        x = x / x.norm(dim=0, keepdim=True).clamp_min(1e-30)
+        y = C @ (middle * (B @ x))
         if skip:
-            y = y + Dc @ x
-        norm = y.norm(dim=0)
-        x = B.mH @ (r.conj().T * (C.mH @ y))
+            y = y + D @ x
+        norm = y.norm(dim=0).double()
+        x = B.mH @ (middle.conj() * (C.mH @ y))
         if skip:
-            x = x + Dc.mH @ y
+            x = x + D.mH @ y
     return norm
 
 

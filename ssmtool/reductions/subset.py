@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssmtool.errors import ReductionError
-from ssmtool.lti.factors import Progress, parallel, resolve_device
+from ssmtool.lti.factors import Progress, batches, parallel, resolve_device
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.norms import difference, hinf_norm
@@ -86,7 +86,7 @@ def _coordinates(system: DiagonalSystem, device: str) -> tuple[np.ndarray, np.nd
             real |= True
         return kautz_factor(log, torch.ones_like(log), real).cpu().numpy()
 
-    L = np.concatenate(parallel(task, system.systems, system.slots, target, None))
+    L = np.concatenate(parallel(task, batches(system.systems, system.slots, target), target))
     n = system.slots
     if L.shape[1] == n:
         L = np.concatenate([L, np.zeros_like(L)], axis=1)
