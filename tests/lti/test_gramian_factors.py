@@ -15,6 +15,7 @@ from scipy import linalg
 from torch import Tensor
 
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
+from ssmtool.lti.block_potapov import block_potapov_factor
 from ssmtool.lti.factors import Slots
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import minimal
@@ -104,10 +105,10 @@ def test_several_inputs(factor, inputs, kind):
 
 @pytest.mark.parametrize("kind", ["complex", "mixture"])
 @pytest.mark.parametrize(("inputs", "slots"), [(16, 5), (16, 32), (24, 70), (40, 33)])
-def test_delayed_updates_of_many_inputs(inputs, slots, kind):
-    """Row updates wait in blocks of 32: less than one, exactly one, more than two. By residual here."""
+def test_blocks_of_poles_with_many_inputs(inputs, slots, kind):
+    """Poles go in blocks of 16: less than one, exactly two, several. By residual here."""
     a, B, real = case(kind, inputs, slots, systems=1)
-    L = potapov_factor(a, B, real)[0].numpy()
+    L = block_potapov_factor(a, B, real)[0].numpy()
     lam, rows = np.exp(a[0].numpy()), B[0].numpy()
     re, im = np.diag(np.real(lam)), np.diag(np.imag(lam))
     A, b = np.block([[re, -im], [im, re]]), np.concatenate([np.real(rows), np.imag(rows)])
