@@ -28,9 +28,11 @@ class Recipe:
         epochs: passes over the training part.
         batch: sequences per step.
         rate: peak learning rate of the ordinary weights (AdamW, one warm-up epoch in twenty, cosine to zero).
-        state_rate: peak learning rate of the state-space parameters, which see no weight decay: decay would pull
-            poles and step sizes towards a meaningless origin in log space.
+        state_rate: peak learning rate of the state-space parameters.
         decay: weight decay of the ordinary weights.
+        residue_decay: weight decay of the input and output weights of the modes, without which modes the task has no
+            use for keep what initialisation gave them. Poles and step sizes see none: it would pull them towards a
+            meaningless origin in log space.
         dropout: probability, in every block.
         strength: of the task's augmentation.
         smoothing: of the labels.
@@ -47,6 +49,7 @@ class Recipe:
     rate: float = 4e-3
     state_rate: float = 2e-3
     decay: float = 0.05
+    residue_decay: float = 1.0
     dropout: float = 0.05
     strength: float = 1.0
     smoothing: float = 0.05
@@ -56,7 +59,7 @@ class Recipe:
 RECIPES = {
     "s4d": Recipe("s4d"),
     "s5": Recipe("s5", width=64),
-    "lru": Recipe("lru", width=48),
+    "lru": Recipe("lru", width=48, residue_decay=0.0),
 }
 
 
@@ -115,6 +118,8 @@ def train(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
                 schedule.step()
+                for layer in model.state_spaces():
+                    layer.constrain()
                 _follow(average, model, recipe.averaging)
                 total += loss.item() * len(chosen)
             history.append(Epoch(number, total / len(inputs), accuracy(average, *task.load("validation"))))
@@ -129,13 +134,16 @@ def accuracy(model: ReferenceModel, inputs: torch.Tensor, labels: torch.Tensor) 
 
 
 def _optimiser(model: ReferenceModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with a group for the state-space parameters; vectors (biases, norms) are not decayed either."""
-    state = [parameter for layer in model.state_spaces() for parameter in layer.state_parameters()]
-    taken = {id(parameter) for parameter in state}
+    """AdamW with groups for the state-space parameters; vectors (biases, norms) are not decayed either."""
+    residues = [parameter for layer in model.state_spaces() for parameter in layer.residue_parameters()]
+    linear = {id(parameter) for parameter in residues}
+    state = [p for layer in model.state_spaces() for p in layer.state_parameters() if id(p) not in linear]
+    taken = linear | {id(parameter) for parameter in state}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     return torch.optim.AdamW(
         [
             {"params": state, "lr": recipe.state_rate, "weight_decay": 0.0},
+            {"params": residues, "lr": recipe.state_rate, "weight_decay": recipe.residue_decay},
             {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.decay},
             {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
         ],

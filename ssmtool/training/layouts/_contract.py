@@ -49,8 +49,15 @@ class StateSpace(nn.Module):
         raise NotImplementedError
 
     def state_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that define the linear map: trained with their own rate and without weight decay."""
+        """The parameters that define the linear map: trained with their own rate."""
         raise NotImplementedError
+
+    def residue_parameters(self) -> Iterator[nn.Parameter]:
+        """Those among them that the map is linear in (input and output weights of the modes): may be decayed."""
+        raise NotImplementedError
+
+    def constrain(self) -> None:
+        """Called after every training step: moves poles that left the stable region back into it."""
 
 
 class ReferenceModel(nn.Module):

@@ -64,3 +64,6 @@ class LRU(StateSpace):
 
     def state_parameters(self) -> Iterator[nn.Parameter]:
         return self.parameters()
+
+    def residue_parameters(self) -> Iterator[nn.Parameter]:
+        yield from (self.B_re, self.B_im, self.C_re, self.C_im)

@@ -39,7 +39,7 @@ def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
 
 
 def create(sizes: Sizes, dropout: float = 0.0) -> ReferenceModel:
-    """A model with S4D-Lin initialisation."""
+    """A model with S4D-Inv initialisation."""
     return S4DClassifier(sizes, dropout)
 
 
@@ -55,7 +55,9 @@ class S4DKernel(nn.Module):
         self.log_dt = nn.Parameter(log_uniform(*DT_RANGE, (width,)))
         self.C = nn.Parameter(torch.randn(width, slots, 2) * math.sqrt(0.5))
         self.log_A_real = nn.Parameter(torch.full((width, slots), math.log(0.5)))
-        self.A_imag = nn.Parameter(math.pi * torch.arange(slots).repeat(width, 1).to(self.log_A_real.dtype))
+        # S4D-Inv: frequencies crowd towards 0, where sequences of some dozens of steps have their content.
+        frequency = slots / math.pi * (slots / (2 * torch.arange(slots) + 1) - 1)
+        self.A_imag = nn.Parameter(frequency.repeat(width, 1).to(self.log_A_real.dtype))
 
     def forward(self, length: int) -> torch.Tensor:
         """(H, length), in the parameters' own dtype."""
@@ -89,6 +91,9 @@ class S4D(StateSpace):
     def state_parameters(self) -> Iterator[nn.Parameter]:
         yield self.D
         yield from self.kernel.parameters()
+
+    def residue_parameters(self) -> Iterator[nn.Parameter]:
+        yield self.kernel.C
 
 
 class S4DClassifier(ReferenceModel):

@@ -93,3 +93,11 @@ class S5(StateSpace):
 
     def state_parameters(self) -> Iterator[nn.Parameter]:
         return self.parameters()
+
+    def residue_parameters(self) -> Iterator[nn.Parameter]:
+        yield from (self.B, self.C)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        # What the original does in its forward pass under clip_eigs, done to the stored value.
+        self.Lambda_re.clamp_(max=-1e-4)
