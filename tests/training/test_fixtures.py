@@ -14,7 +14,7 @@ from ssmtool.training.evaluate import evaluate
 from ssmtool.training.recipe import RECIPES
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-LEAST = {"s4d": 0.983, "s5": 0.96, "lru": 0.96}
+LEAST = {"s4d": 0.96, "s5": 0.96, "lru": 0.96}
 MILLION = 1_000_000
 KEYS = {
     "file",
