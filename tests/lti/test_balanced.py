@@ -96,13 +96,13 @@ def test_a_cut_realisation_is_the_leading_block_of_the_full_one(system, order):
 def test_every_truncation_keeps_the_bound(system):
     """||G - G_r|| <= 2 sum of the rest, here on the frequency response of the two; and it is stable."""
     balanced = balance(system, system.order)
-    h = impulse_response(system, 4096)
+    h = impulse_response(system, 2048)
     for s in range(system.systems):
         sigma = balanced.spectrum.sigma[s]
-        for r in range(1, int(balanced.usable[s]) + 1):
+        for r in (1, 2, 3, int(balanced.usable[s])):
             small = cut(balanced, s, r)
             assert np.abs(np.linalg.eigvals(small.A[0])).max() < 1
-            error = np.fft.rfft(impulse_response(small, 4096)[0] - h[s], axis=-1)
+            error = np.fft.rfft(impulse_response(small, 2048)[0] - h[s], axis=-1)
             largest = np.linalg.norm(np.moveaxis(error, -1, 0), ord=2, axis=(1, 2)).max()
             assert largest <= 2 * sigma[r:].sum() * (1 + 1e-9) + 1e-11 * sigma[0]
 

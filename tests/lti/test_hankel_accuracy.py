@@ -47,11 +47,10 @@ def cluster(inputs: int, outputs: int, spread: float = 1e-5) -> DiagonalSystem:
 def slow(inputs: int, outputs: int, distance: float, alternating: bool = False) -> DiagonalSystem:
     """Two pairs and a real pole about `distance` from 1 (from -1), and an ordinary pair."""
     rng = np.random.default_rng(4)
-    a = np.append(distance * np.array([-1 + 2j, -3 + 5j, -20]), -1 + 0.3j)
-    if alternating:
-        a[:3] = a[:3].real + 1j * (np.pi - a[:3].imag)
+    damping, angle = distance * np.array([1, 3, 20]), distance * np.array([2, 5, 0])
+    a = np.append(-damping + 1j * (np.pi - angle if alternating else angle), -1 + 0.3j)
     B, C = weights(rng, 4, inputs), weights(rng, outputs, 4)
-    B[2], C[:, 2] = B[2].real, C[:, 2].real
+    B[2], C[:, 2] = np.real(B[2]), np.real(C[:, 2])
     return diagonal(a, B, C)
 
 

@@ -67,11 +67,11 @@ def test_squares_sum_to_the_trace_of_pq(inputs, outputs):
 
 @shapes
 def test_they_are_the_singular_values_of_the_hankel_matrix(inputs, outputs):
-    """[h_{i+j}] cut where the response has died out (0.9^300 = 2e-14)."""
+    """[h_{i+j}] cut where the response has died out (0.9^200 = 7e-10)."""
     system = mixed(1, 3, inputs, outputs)
     faster = np.minimum(system.a.real, np.log(0.9)) + 1j * system.a.imag
     system = DiagonalSystem(faster, system.B, system.C, 0 * system.D)
-    half = 150
+    half = 100
     h = impulse_response(system, 2 * half)[0]
     index = np.arange(half)[:, None] + np.arange(half)
     H = h[:, :, index].transpose(2, 0, 3, 1).reshape(half * outputs, half * inputs)
@@ -140,7 +140,7 @@ def test_feedthrough_does_not_count():
 
 
 @pytest.mark.parametrize("make", [ring, mixed, real_stored])
-@shapes
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 2)])
 def test_a_system_does_not_feel_its_batch(make, inputs, outputs):
     """130 systems are cut into several batches; to rounding, since batched LAPACK may order its sums otherwise."""
     system = make(130, 6, inputs, outputs)

@@ -93,7 +93,7 @@ def test_config_has_the_new_size_and_nothing_else_changed(pair):
 
 
 def test_errors_are_those_of_the_two_files(pair):
-    """From impulse responses of both files over 8192 steps: H2 to rounding, H-infinity to the width of the grid.
+    """From impulse responses of both files over 4096 steps: H2 to rounding, H-infinity to the width of the grid.
 
     Responses of an exact copy would differ by 1e-13 of their size, so errors are compared down to that.
     """
@@ -102,10 +102,10 @@ def test_errors_are_those_of_the_two_files(pair):
     one = systems_of(model.checkpoint.path, family, model.checkpoint.config)
     two = systems_of(written(done), family, again.checkpoint.config)
     for row in done.layers:
-        h2, hinf, norm = measured_errors(one[row.layer.name][1], two[row.layer.name][1])
+        h2, hinf, norm = measured_errors(one[row.layer.name][1], two[row.layer.name][1], 4096)
         np.testing.assert_allclose(row.h2_norm, norm, rtol=1e-9)
         np.testing.assert_allclose(row.h2, h2, rtol=1e-6, atol=1e-12 * norm.max())
-        np.testing.assert_allclose(row.hinf, hinf, rtol=1e-3, atol=1e-11 * norm.max())
+        np.testing.assert_allclose(row.hinf, hinf, rtol=2e-3, atol=1e-11 * norm.max())
         assert row.h2_relative == pytest.approx((row.h2 / row.h2_norm).max())
         assert row.hinf_relative == pytest.approx((row.hinf / row.hankel_norm).max())
 
