@@ -55,7 +55,7 @@ def slow(inputs: int, outputs: int, distance: float, alternating: bool = False) 
 
 
 def worst(ours: np.ndarray, truth: np.ndarray) -> float:
-    """Largest relative error over values above the floor; the count of values must agree."""
+    """Largest relative error over values above the floor."""
     shown = truth >= FLOOR * truth[0]
     return float(np.abs(ours[: len(truth)][shown] / truth[shown] - 1).max())
 
