@@ -50,11 +50,15 @@ def _one(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
             return factor
         panel = _gramian(a, G, candidates)  # (2N, 2c), all rows against the candidates
         chosen = _select(panel, candidates, real)
-        slot = candidates[chosen]
-        column = torch.cat([chosen, chosen[~real[slot]] + len(candidates)])
-        row = torch.cat([slot, slot[~real[slot]] + slots])
+        slot, row, column = _coordinates(candidates, chosen, real)
+        K, failed = torch.linalg.cholesky_ex(panel[row][:, column])
+        if failed:
+            # A pair that is real but for rounding: alone, and its second direction no smaller than rounding.
+            slot, row, column = _coordinates(candidates, chosen[:1], real)
+            alone = panel[row][:, column]
+            floor = 1e-15 * alone.trace() * torch.eye(len(row), dtype=alone.dtype, device=alone.device)
+            K = torch.linalg.cholesky(alone + floor)
         panel = panel[:, column]
-        K = torch.linalg.cholesky(panel[row])
         L = torch.linalg.solve_triangular(K, panel.mT, upper=False).mT
         L[row] = K
         L[:slots][~left] = 0
@@ -65,6 +69,14 @@ def _one(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
         left[slot] = False
         G[:slots][~left] = 0
         G[slots:][~left] = 0
+
+
+def _coordinates(candidates: Tensor, chosen: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slots chosen, their rows among all real coordinates, and their columns in the panel."""
+    slot = candidates[chosen]
+    pair = ~real[slot]
+    row = torch.cat([slot, slot[pair] + len(real)])
+    return slot, row, torch.cat([chosen, chosen[pair] + len(candidates)])
 
 
 def _gramian(a: Tensor, G: Tensor, columns: Tensor) -> Tensor:
@@ -98,7 +110,7 @@ def _select(panel: Tensor, candidates: Tensor, real: Tensor) -> Tensor:
         if chosen and smallest < _GRADING * top:
             continue
         chosen.append(best)
-        root = np.linalg.cholesky(block + np.eye(len(index)) * max(0.0, 1e-32 * top - smallest))
+        root = np.linalg.cholesky(block + np.eye(len(index)) * max(0.0, 1e-15 * float(np.trace(block)) - smallest))
         step = np.linalg.solve(root, S[index])
         S = S - step.T @ step
     return torch.tensor(chosen, dtype=torch.int64, device=candidates.device)

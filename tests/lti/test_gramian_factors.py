@@ -211,3 +211,18 @@ def test_batches_and_single_systems_agree():
     for s, L in enumerate(alone):
         P = together[s] @ together[s].mT
         torch.testing.assert_close(L @ L.mT, P, rtol=0, atol=1e-13 * float(P.abs().max()))
+
+
+def test_blocks_survive_pairs_that_are_real_but_for_rounding():
+    """As in the difference of a layer and its reduction: real poles stored as pairs, and poles that almost coincide."""
+    a, B, real = case("complex", 20, 12, systems=1)
+    a[:, :4] = torch.complex(a[:, :4].real, torch.full_like(a[:, :4].real, 1e-14))
+    B[:, :4] = torch.complex(B[:, :4].real, 1e-14 * B[:, :4].imag)
+    a[:, 6] = a[:, 5] * (1 + 1e-12)
+    L = block_potapov_factor(a, B, real)[0].numpy()
+    lam, rows = np.exp(a[0].numpy()), B[0].numpy()
+    re, im = np.diag(np.real(lam)), np.diag(np.imag(lam))
+    A, b = np.block([[re, -im], [im, re]]), np.concatenate([np.real(rows), np.imag(rows)])
+    P = L @ L.T
+    # a pivot as small as rounding, 1e-15 of its pair, costs half the digits of what follows it
+    np.testing.assert_allclose(A @ P @ A.T + b @ b.T, P, rtol=0, atol=1e-7 * np.abs(P).max())
