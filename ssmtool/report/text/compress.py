@@ -35,8 +35,8 @@ def compress_text(
     page.table(_COLUMNS, map(_row, done.layers))
     page.line()
     page.paragraph(
-        "bound: certified, of the H∞ error: a priori plus rounding. Bound and H∞ error are relative to σ₁, the H2 error "
-        "to the H2 norm, of each system: the largest of a layer. Errors are measured on the tensors as stored."
+        "bound: certified, of the H∞ error: a priori plus rounding. Bound and H∞ error are relative to σ₁, the H2 "
+        "error to the H2 norm, of each system: the largest of a layer. Errors are measured on the tensors as stored."
     )
     if any(math.isnan(row.bound_relative) for row in done.layers):
         page.paragraph("–: the method has no a priori bound.")
