@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
 import warnings
 import zipfile
@@ -79,13 +82,23 @@ class PickleFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what torch warns of is refused below
-                document: Any = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
+                with contextlib.ExitStack() as stack:
+                    file = self.path if self._mapped else stack.enter_context(_Bounded(io.FileIO(self.path)))
+                    document: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=self._mapped)
         except OSError as error:
             with reading(self.path):
                 raise error
         except Exception as error:  # a damaged pickle raises whatever its bytes happen to trigger
             raise _unpickling_error(error, self.path) from error
         return select(document, where=str(self.path))
+
+
+class _Bounded(io.BufferedReader):
+    """A file that does not prepare room for more bytes than it has left, whatever a damaged pickle asks for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _check_archive(path: Path) -> None:

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssmtool.checkpoint import open_checkpoint
@@ -111,6 +111,7 @@ def test_a_directory(sharded: Path, data: st.DataObject, changes: list, keep: fl
 
 
 @given(changes=edits, keep=cuts, legacy=st.booleans())
+@example(changes=[(0.5625, 4)], keep=1.0, legacy=True)  # asks for 64 MB of a small file
 def test_bytes_of_a_pickle(pickled: Path, changes: list, keep: float, legacy: bool) -> None:
     import torch
 
