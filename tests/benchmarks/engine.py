@@ -1,7 +1,8 @@
 """Hankel singular values and balanced truncation: ssmtool, SLICOT, pyMOR and SciPy on the same systems in one run.
 
 Two sizes: 1,024 single-input single-output systems of order 64 (S4D-like layers), and one system of order 1,024 with
-512 inputs and outputs (an S5-like layer). Peers (the extra `bench`) get the real state space; times are wall time, best of `repeats`.
+512 inputs and outputs (an S5-like layer). Peers (the extra `bench`) get the real state space; times are wall time, best
+of several runs.
 """
 
 from __future__ import annotations
