@@ -108,7 +108,10 @@ def command(
         done = compress(
             found,
             output,
-            **targets,  # type: ignore[arg-type]
+            rank=rank,
+            energy=energy,
+            error=error,
+            budget=budget,
             method=method,
             layers=layers,
             per_layer=per_layer,

@@ -111,13 +111,15 @@ def compress(
 
 
 def default_output(model: Model, word: str) -> Path:
-    """ "<input>-<word>" beside the input; pickles become .safetensors."""
-    path = model.checkpoint.path.resolve()
-    if model.checkpoint.kind == "directory":
-        return (
-            Path.cwd() / f"{path.name}-{word}" if "snapshots" in path.parts else path.with_name(f"{path.name}-{word}")
-        )
-    return path.with_name(f"{path.stem}-{word}.safetensors")
+    """<input>-<word> beside the input; of a model in the hub cache, in the working directory."""
+    path = model.checkpoint.path
+    if path.name in ("", ".."):  # "." and the like have no name to derive one from
+        path = path.resolve()
+    if model.checkpoint.kind != "directory":
+        return path.with_name(f"{path.stem}-{word}.safetensors")
+    if path.parent.name == "snapshots":
+        return Path(f"{path.parent.parent.name.rpartition('--')[2]}-{word}")
+    return path.with_name(f"{path.name}-{word}")
 
 
 def _targets(layers: tuple[Layer, ...], **given: float | None) -> tuple[list[Target], str, str]:
@@ -144,7 +146,8 @@ def _targets(layers: tuple[Layer, ...], **given: float | None) -> tuple[list[Tar
     if kind == "budget":
         orders = [max(1, int(value * layer.order + 1e-9)) for layer in layers]
         return [Target("rank", r) for r in orders], f"budget {value:g}", f"budget{value:g}"
-    return [Target(kind, value)] * len(layers), f"{kind} {value:g}", f"{kind}{value:g}"  # type: ignore[arg-type]
+    chosen = Target("energy" if kind == "energy" else "error", value)
+    return [chosen] * len(layers), f"{kind} {value:g}", f"{kind}{value:g}"
 
 
 def _reduce(

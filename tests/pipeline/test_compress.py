@@ -305,3 +305,16 @@ def test_everything_refused_is_one_line(folder):
     with pytest.raises(SsmtoolError) as caught:
         compress(load(folder), None, rank=99, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_the_hub_cache_is_written_to_the_working_directory(tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--someone--digits" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123abcd")
+    save_file(s4d()[0], snapshot / "model.safetensors")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    done = compress(load("someone/digits"), None, rank=2, device="cpu")
+    assert done.output == Path("digits-rank2")
+    assert (tmp_path / "digits-rank2" / "model.safetensors").is_file()

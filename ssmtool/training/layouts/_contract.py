@@ -9,6 +9,7 @@ A layout module defines
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Sizes:
     slots: tuple[int, ...]
 
 
-class StateSpace(nn.Module):
+class StateSpace(nn.Module, ABC):
     """A linear time-invariant state-space layer with diagonal dynamics.
 
     Attributes:
@@ -44,17 +45,17 @@ class StateSpace(nn.Module):
     systems: int
     slots: int
 
+    @abstractmethod
     def mix(self, u: torch.Tensor) -> torch.Tensor:
         """The linear map alone, D included, no nonlinearity: (batch, L, H) -> (batch, L, H)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that define the linear map: trained with their own rate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def residue_parameters(self) -> Iterator[nn.Parameter]:
         """Those among them that the map is linear in (input and output weights of the modes): may be decayed."""
-        raise NotImplementedError
 
     def constrain(self) -> None:
         """Called after every training step: moves poles that left the stable region back into it."""
