@@ -51,8 +51,12 @@ def _torch_threads(count: int) -> Iterator[None]:
 
 def batches(systems: int, slots: int, device: torch.device) -> list[slice]:
     """Systems in batches that stay in a core's cache; cut by size alone: results do not depend on the cores."""
-    entries = _CHUNK_ENTRIES if device.type == "cpu" else 1 << 27
-    step = max(1, min(32 if device.type == "cpu" else systems, entries // max(1, slots * slots)))
+    if device.type == "cpu":
+        # Long batches pay less for calling the library; short ones leave work for every core.
+        step = min(_CHUNK_ENTRIES // max(1, slots * slots), max(16, min(64, systems // 4)))
+    else:
+        step = (1 << 27) // max(1, slots * slots)
+    step = max(1, step)
     return [slice(i, min(i + step, systems)) for i in range(0, systems, step)]
 
 
