@@ -3,7 +3,7 @@
 Slower than `kautz` and `potapov`, which take conjugate pairs as a whole; unlike them it pivots on single poles, so a
 pair that almost coincides with itself (a nearly real pole stored as complex) costs no accuracy.
 
-Source: numerics.md section 2 (Potapov factors along u; for one input, plain Blaschke quotients).
+Source: docs/numerics.md (Potapov factors along u; for one input, plain Blaschke quotients).
 """
 
 from __future__ import annotations

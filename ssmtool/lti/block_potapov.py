@@ -5,7 +5,7 @@ are taken together, their own Gramian (small, in closed form) is factored by Cho
 by the inner factor that eliminates all of them at once. A pole that would make the block's Gramian ill-conditioned
 waits for a later block, so that no more than four digits are lost to grading within one.
 
-Sources: numerics.md section 2; Kailath & Sayed, SIAM Review 37 (1995), section 7 (block Schur reduction).
+Sources: docs/numerics.md; Kailath & Sayed, SIAM Review 37 (1995), section 7 (block Schur reduction).
 """
 
 from __future__ import annotations

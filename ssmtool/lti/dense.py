@@ -13,7 +13,7 @@ def gramian_factors(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.nda
     """Real factors L, R with P = L L^T and Q = R R^T of one stable dense system.
 
     Source: Hammarling, IMA J. Numer. Anal. 2 (1982) and Systems & Control Letters 17 (1991) for discrete time; the
-    column recursion here is the Potapov step of numerics.md section 2 applied to a triangular A.
+    column recursion here is the Potapov step of docs/numerics.md applied to a triangular A.
 
     Args:
         A: (n, n) float64, spectral radius < 1.  B: (n, m).  C: (p, n).

@@ -5,7 +5,7 @@ compared by their measured transfer-function error against the dense realisation
 perturb-then-diagonalise, which moves A_r by delta ||A_r|| times noise so that its eigenvectors become well-conditioned;
 and a least-squares refit of the residues with the poles fixed. The one with the least error is kept.
 
-Sources: numerics.md section 3; Banks, Garza-Vargas, Kulkarni & Srivastava, Found. Comput. Math. 23 (2023);
+Sources: docs/numerics.md; Banks, Garza-Vargas, Kulkarni & Srivastava, Found. Comput. Math. 23 (2023);
 Yu et al., "Robustifying State-space Models for Long Sequences via Approximate Diagonalization", ICLR 2024.
 """
 

@@ -67,7 +67,7 @@ def hankel_singular_values(system: System, device: str = "cpu", progress: Progre
         device: "auto", "cpu" or a torch device.
         progress: called with (systems done, systems).
 
-    Source: numerics.md section 2.
+    Source: docs/numerics.md.
     """
     if isinstance(system, DenseSystem):
         return _dense_spectrum(system, progress)
@@ -88,7 +88,7 @@ def balance(system: System, order: int, device: str = "cpu", progress: Progress 
     With factors P = L L^T, Q = R R^T and the singular value decomposition R^T L = U S Z^T, the projectors are
     V = L Z S^-1/2 and W = R U S^-1/2.
 
-    Source: Tombs & Postlethwaite, Int. J. Control 46 (1987); numerics.md section 3.
+    Source: Tombs & Postlethwaite, Int. J. Control 46 (1987); docs/numerics.md.
     """
     if isinstance(system, DenseSystem):
         return _dense_balance(system, order, progress)

@@ -5,7 +5,7 @@ orthonormal rational basis whose poles are those of the system (Takenaka-Malmqui
 factor is known in closed form, entry by entry, with no subtraction that could cancel. Choosing the next pole by the
 largest remaining diagonal entry makes this the pivoted Cholesky factorisation that was never formed.
 
-Sources: numerics.md section 2; Demmel, SIAM J. Matrix Anal. Appl. 21 (1999); Haut & Beylkin, ibid. 33 (2012);
+Sources: docs/numerics.md; Demmel, SIAM J. Matrix Anal. Appl. 21 (1999); Haut & Beylkin, ibid. 33 (2012);
 Kautz, Trans. IRE CT-1 (1954). Letters as there.
 """
 

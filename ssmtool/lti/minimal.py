@@ -3,7 +3,7 @@
 Slots that reach nothing or are never seen are dropped, equal poles are merged into as many as the rank of their joint
 residue, a real pole stored as half of a pair becomes one or two real states, and poles on or outside the unit circle
 are set aside. The transfer function of the stable part and every non-zero Hankel singular value stay as they are
-(numerics.md section 2).
+(docs/numerics.md).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def fold(angle: np.ndarray) -> np.ndarray:
 def minimal(system: DiagonalSystem) -> Minimal:
     """The minimal stable part of `system`, its poles ready for the factorisations.
 
-    Source: numerics.md section 2, "Prepare".
+    Source: docs/numerics.md.
     """
     a: NDArray[np.complexfloating] = system.a
     B, C = system.B, system.C

@@ -54,7 +54,7 @@ def h2_norm(system: System, device: str = "cpu") -> np.ndarray:
     ||C L||_F^2 + 2 tr(D^T C B) + ||D||_F^2 with the factor P = L L^T; nothing is ever obtained by subtracting traces,
     so the H2 error of a good approximation keeps its digits.
 
-    Source: numerics.md section 3.
+    Source: docs/numerics.md.
     """
     if isinstance(system, DenseSystem):
         energy = []

@@ -8,7 +8,7 @@ import numpy as np
 def tail_bound(sigma: np.ndarray) -> np.ndarray:
     """A priori bound 2 * sum_{k > r} sigma_k on the H-infinity error of balanced truncation to order r.
 
-    Source: Enns 1984, Glover 1984; numerics.md section 3 (Al-Saggaf & Franklin 1987 for discrete time).
+    Source: Enns 1984, Glover 1984; docs/numerics.md (Al-Saggaf & Franklin 1987 for discrete time).
 
     Args:
         sigma: (S, n) Hankel singular values, descending; infinite ones (unstable states) make the bound infinite

@@ -4,7 +4,7 @@ The matrix form of `kautz`: eliminating a pole multiplies the remaining rows of 
 that acts in the two-dimensional space spanned by the pole's own row. Work is O(n r m) for n states, rank r, m inputs.
 Batches of small systems go through together; for many inputs see `block_potapov`.
 
-Sources: numerics.md section 2; Potapov, AMS Transl. 15 (1960); Kailath & Sayed, SIAM Review 37 (1995), section 7.
+Sources: docs/numerics.md; Potapov, AMS Transl. 15 (1960); Kailath & Sayed, SIAM Review 37 (1995), section 7.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.reductions._contract import Result, Target
 
 SUMMARY = "Subset of the stored poles, common to all channels, with H2-optimal residues; no a priori bound"
-REFERENCE = "Chen, Billings & Luo, Int. J. Control 50 (1989), orthogonal least squares; numerics.md section 3"
+REFERENCE = "Chen, Billings & Luo, Int. J. Control 50 (1989), orthogonal least squares; docs/numerics.md"
 
 
 def reduce(system: System, target: Target, *, device: str = "cpu", progress: Progress | None = None) -> Result:

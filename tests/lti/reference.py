@@ -1,7 +1,7 @@
 """Hankel singular values in many digits: the closed real system in mpmath, straight from the definitions.
 
 The stored float64 numbers are taken as exact. In coordinates (Re x, Im x) of the stored slots the Gramian of a pair of
-slots has a closed form (numerics.md section 1); a slot with an exactly real pole, B and C is one state.
+slots has a closed form (docs/numerics.md); a slot with an exactly real pole, B and C is one state.
 """
 
 from __future__ import annotations
