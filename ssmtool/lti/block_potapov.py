@@ -121,7 +121,7 @@ def _eliminate(a: Tensor, G: Tensor, L: Tensor, K: Tensor, row: Tensor) -> None:
     slots = a.shape[0]
     lam = torch.exp(a)
     E, R = torch.linalg.qr(G[row].mT)  # (m, q), (q, k)
-    turned = _rotate(lam, L)
+    turned = rotate(lam, L)
     # The eliminated part in coordinates where its Gramian is the identity: (A_K, C_K) has orthonormal rows, and is
     # completed to an orthogonal matrix whose other columns give the inner factor.
     A_K = torch.linalg.solve_triangular(K, turned[row], upper=False)
@@ -134,8 +134,9 @@ def _eliminate(a: Tensor, G: Tensor, L: Tensor, K: Tensor, row: Tensor) -> None:
     G[slots + row[row < slots]] = 0
 
 
-def _rotate(lam: Tensor, X: Tensor) -> Tensor:
-    """A X in real coordinates."""
-    n = lam.shape[0]
-    re, im = lam.real[:, None], lam.imag[:, None]
-    return torch.cat([re * X[:n] - im * X[n:], im * X[:n] + re * X[n:]])
+def rotate(lam: Tensor, X: Tensor) -> Tensor:
+    """A X, (…, 2N, k), in real coordinates for eigenvalues lam (…, N)."""
+    n = lam.shape[-1]
+    re, im = lam.real[..., None], lam.imag[..., None]
+    top, bottom = X[..., :n, :], X[..., n:, :]
+    return torch.cat([re * top - im * bottom, im * top + re * bottom], dim=-2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssmtool.errors import UsageError
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
-from ssmtool.lti.block_potapov import block_potapov_factor
+from ssmtool.lti.block_potapov import block_potapov_factor, rotate
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import Minimal
 from ssmtool.lti.potapov import potapov_factor
@@ -184,12 +184,8 @@ class Slots:
 
     def apply_A(self, X: Tensor) -> Tensor:
         """A X for X (S, 2N, k) in real coordinates, by rotations of row pairs."""
-        n = self.a.shape[1]
         lam = torch.exp(self.a)
-        lam = torch.where(self.real, lam.real.to(lam.dtype), lam)
-        re, im = lam.real[:, :, None], lam.imag[:, :, None]
-        top, bottom = X[:, :n], X[:, n:]
-        return torch.cat([re * top - im * bottom, im * top + re * bottom], dim=1)
+        return rotate(torch.where(self.real, lam.real.to(lam.dtype), lam), X)
 
     def real_B(self) -> Tensor:
         """(S, 2N, m)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,3 +85,8 @@ class DenseSystem:
 
 
 System = DiagonalSystem | DenseSystem
+
+
+def without_feedthrough(system: System) -> System:
+    """The same systems with D = 0: what Hankel singular values and truncation errors are about."""
+    return replace(system, D=np.zeros_like(system.D))

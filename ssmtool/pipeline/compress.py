@@ -17,7 +17,7 @@ from ssmtool.errors import ReductionError, UnstableError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.norms import difference, h2_norm, hinf_norm
 from ssmtool.lti.stability import unstable_states
-from ssmtool.lti.systems import DiagonalSystem, System
+from ssmtool.lti.systems import DiagonalSystem, System, without_feedthrough
 from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
 from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
 from ssmtool.pipeline.storage import coarsest_dtype, layer_bytes, reread, store, tensor_bytes
@@ -194,7 +194,7 @@ def _measure(model: Model, layer: Layer, system: System, result: Result, method:
     """Errors of the reduced layer as it would be stored and read again."""
     width = max(1, int(result.slots.max(initial=1)))
     stored = reread(model, layer, store(model, layer, result.system, width))
-    error = difference(_without_feedthrough(system), _without_feedthrough(stored))
+    error = difference(without_feedthrough(system), without_feedthrough(stored))
     size = sum(tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
     return LayerReduction(
         layer=layer,
@@ -205,18 +205,14 @@ def _measure(model: Model, layer: Layer, system: System, result: Result, method:
         # By the triangle inequality: original to truncation (a priori) plus truncation to what is stored (measured).
         bound=result.bound
         + result.diagonal_error
-        + hinf_norm(difference(_without_feedthrough(result.system), _without_feedthrough(stored)), device),
+        + hinf_norm(difference(without_feedthrough(result.system), without_feedthrough(stored)), device),
         hinf=hinf_norm(error, device),
         h2=h2_norm(error, device),
-        h2_norm=h2_norm(_without_feedthrough(system), device),
+        h2_norm=h2_norm(without_feedthrough(system), device),
         bytes_before=size,
         bytes_after=size,
         remarks=result.remarks + ((layer.note,) if layer.note and layer.constraints.export else ()),
     )
-
-
-def _without_feedthrough(system: System) -> System:
-    return replace(system, D=np.zeros_like(system.D))
 
 
 def _widths(done: list[tuple[LayerReduction, Result]], per_layer: bool) -> list[int]:
