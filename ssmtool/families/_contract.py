@@ -6,11 +6,19 @@ A family module defines
     VARIANTS: tuple[str, ...]       the layouts `tiny` can make; each goes through the conformance suite
     layers(tensors, config) -> tuple[Layer, ...]      the layers of this family found; () if none. Raises FamilyError
                                                       for tensors that are of this family but inconsistent
-    to_system(layer, arrays) -> DiagonalSystem | DenseSystem
-    from_system(layer, arrays, system) -> dict[str, np.ndarray | None]
     reduced_config(config, layer, slots) -> dict      a copy of config.json's content with the new state size
     tiny(variant, seed) -> (dict[str, np.ndarray], dict | None)      a small random checkpoint of the family
-    forward(layer, arrays, u) -> np.ndarray           the family's own formula, independent of to_system
+    forward(layer, arrays, u) -> np.ndarray           the family's own formula, independent of the canonical form
+
+and, where its layers are linear and time-invariant,
+    to_system(layer, arrays) -> DiagonalSystem | DenseSystem
+    from_system(layer, arrays, system) -> dict[str, np.ndarray | None]
+
+or, where they are selective (Layer.lti is False),
+    to_mixers(layer, arrays) -> tuple[DiagonalMixer | ScalarMixer, ...]      added up; several for bidirectional layers
+    from_mixers(layer, arrays, mixers) -> dict[str, np.ndarray | None]       the tensors of a mixer with fewer states
+    stack(tensors, config, layers) -> Stack | None    names of what surrounds the mixers in a language model that has
+                                                      nothing but mixers; None where other blocks take part
 
 All are pure functions without input or output. `tensors` maps full tensor names to TensorInfo; `arrays` maps the
 layer's *roles* (keys of Layer.tensors) to float64 / complex128 / int64 arrays shaped as stored.
@@ -47,8 +55,9 @@ class Layer:
         family: the family module's name.
         variant: the layout, one of the family's VARIANTS or a finer word for it.
         tensors: role -> full tensor name in the checkpoint; exactly the tensors `to_system` needs.
-        systems, inputs, outputs: S, m, p of the canonical system (S4D: H, 1, 1; S5: 1, H, H). For bidirectional layers
-            the rows of the backward direction are stacked below the forward ones: p counts both.
+        systems, inputs, outputs: S, m, p of the canonical system (S4D: H, 1, 1; S5: 1, H, H; Mamba: one per inner
+            channel, E, 1, 1). For bidirectional layers the rows of the backward direction are stacked below the forward
+            ones: p counts both.
         slots: stored modes per system.
         order: states of the real input-output system per system, as stored.
         lti: False for input-dependent layers.
@@ -70,3 +79,20 @@ class Layer:
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     constraints: Constraints = Constraints()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Tensor names of a language model made of mixer blocks alone: x = x + mixer(norm(x)), logits = head norm_f(x).
+
+    Attributes:
+        embedding, final_norm: tensor names.  head: the embedding's own name where the two are tied.
+        norms: layer name -> tensor name of the block's RMS norm, in order of application.
+        eps: of the norms.
+    """
+
+    embedding: str
+    head: str
+    norms: Mapping[str, str]
+    final_norm: str
+    eps: float

@@ -20,6 +20,7 @@ from ssmtool.families._contract import Layer
 if TYPE_CHECKING:
     from ssmtool.lti.hankel import Spectrum
     from ssmtool.lti.systems import System
+    from ssmtool.selective.mixers import Mixer
 
 FAMILIES = "ssmtool.families"
 LayerProgress = Callable[[Layer, int, int], None]
@@ -64,6 +65,10 @@ class Model:
     def system(self, layer: Layer) -> System:
         """The layer as a batch of canonical systems. Raises CheckpointError, FamilyError."""
         return family_of(layer).to_system(layer, self.arrays(layer))
+
+    def mixers(self, layer: Layer) -> tuple[Mixer, ...]:
+        """A selective layer's mixers, float64; what they compute is added. Raises CheckpointError, FamilyError."""
+        return family_of(layer).to_mixers(layer, self.arrays(layer))
 
     def hsv(
         self,

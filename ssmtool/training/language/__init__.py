@@ -1,0 +1,1 @@
+"""The small byte-level language models of fixtures/: corpus, models, recipe."""
