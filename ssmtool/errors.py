@@ -50,5 +50,9 @@ class ReductionError(SsmtoolError):
     """A target no reduction of this system reaches; the message names the best reachable value."""
 
 
+class CalibrationError(SsmtoolError):
+    """Tokens that do not determine what was to be measured on them."""
+
+
 class MismatchError(SsmtoolError):
     """Two checkpoints that do not belong together."""

@@ -1,0 +1,111 @@
+"""Run a model on calibration tokens and measure every selective layer in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssmtool.selective.forward import forward
+from ssmtool.selective.language import LanguageModel, Runner, Visit, sum_of
+from ssmtool.selective.mixers import Mixer
+from ssmtool.selective.statistics import Calibration, Statistics
+
+Mixers = Mapping[str, tuple[Mixer, ...]]
+BATCH = 8
+STRIDE = 4
+
+
+@torch.no_grad()
+def calibrate(
+    runner: Runner,
+    mixers: Mixers,
+    tokens: np.ndarray,
+    *,
+    batch: int = BATCH,
+    stride: int = STRIDE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, tuple[Calibration, ...]]:
+    """Moments of every mixer of `mixers` on `tokens`; memory does not grow with their number.
+
+    Args:
+        runner: the whole model.
+        mixers: by layer name, tensor fields.
+        tokens: (S, L) integers.
+        batch: sequences at a time.
+        stride: every stride-th state is measured; neighbouring states differ little.
+        progress: called with (sequences done, sequences).
+
+    Raises:
+        CalibrationError: states or outputs that are not finite.
+    """
+    length = tokens.shape[1]
+    gathered = {name: [Statistics(m, stride=min(stride, length)) for m in parts] for name, parts in mixers.items()}
+    # A model run by other code must stay as it is; our own need not compute the same thing twice.
+    own = isinstance(runner, LanguageModel)
+
+    def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
+        if name not in gathered:
+            return None
+        total = None
+        for mixer, statistics in zip(mixers[name], gathered[name], strict=True):
+            out, _, trace = forward(mixer, x.to(mixer.out))
+            statistics.update(trace, out)
+            total = out if total is None else total + out
+        return total if own else None
+
+    for start in range(0, len(tokens), batch):
+        runner.logits(as_tokens(tokens[start : start + batch], mixers), visit)
+        progress(min(start + batch, len(tokens)), len(tokens))
+    return {name: tuple(s.result() for s in parts) for name, parts in gathered.items()}
+
+
+class _Reached(Exception):
+    """The layer that was asked for has been visited; the rest of the model need not run."""
+
+
+@torch.no_grad()
+def streams(
+    runner: Runner, mixers: Mixers, name: str, tokens: np.ndarray, *, replaced: Mixers, batch: int = BATCH
+) -> tuple[Tensor, Tensor]:
+    """What reaches one layer when others are replaced: its normalised input and the residual stream, both (S, L, d).
+
+    Args:
+        runner: the whole model.
+        mixers: of the original layers; they fix dtype and device.
+        name: the layer.
+        tokens: (S, L) integers.
+        replaced: mixers to run in place of the model's own, by layer name.
+        batch: sequences at a time.
+    """
+    inputs, residuals = [], []
+
+    def visit(visited: str, x: Tensor, residual: Tensor) -> Tensor | None:
+        if visited == name:
+            inputs.append(x.to(mixers[name][0].out))
+            residuals.append(residual.to(mixers[name][0].out))
+            raise _Reached
+        return sum_of(replaced[visited], x.to(replaced[visited][0].out)).to(x) if visited in replaced else None
+
+    for start in range(0, len(tokens), batch):
+        try:
+            runner.logits(as_tokens(tokens[start : start + batch], mixers), visit)
+        except _Reached:
+            continue
+    return torch.cat(inputs), torch.cat(residuals)
+
+
+def replacing(replaced: Mixers) -> Visit:
+    """A visitor that runs other mixers in place of the model's own."""
+
+    def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
+        return sum_of(replaced[name], x.to(replaced[name][0].out)).to(x) if name in replaced else None
+
+    return visit
+
+
+def as_tokens(tokens: np.ndarray, mixers: Mixers) -> Tensor:
+    """int64 tensor on the device of the mixers."""
+    return torch.as_tensor(tokens.astype(np.int64), device=next(iter(mixers.values()))[0].out.device)

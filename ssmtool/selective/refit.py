@@ -1,0 +1,144 @@
+"""Refit of a reduced mixer on unlabelled tokens.
+
+The block's output on the reduced model's own stream is brought back to what the original block left in its residual
+stream. Only what makes B and C, and for Mamba-1 A and D, moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ssmtool.selective.language import sum_of
+from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
+
+
+@dataclass(frozen=True)
+class RefitOptions:
+    """How a layer is refitted.
+
+    Attributes:
+        steps: of Adam, 0 for none; cosine from `rate` to zero.
+        batch: sequences per step.
+        rate: peak learning rate; filters of the convolution learn three times as fast.
+        held_out: share of the sequences that decides, and is not trained on.
+        seed: of the order of sequences.
+    """
+
+    steps: int = 300
+    batch: int = 4
+    rate: float = 3e-3
+    held_out: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Relative squared error |o - t|^2 / |t|^2 on the held-out sequences, before and after."""
+
+    before: float
+    after: float
+
+
+def refit(
+    mixers: tuple[Mixer, ...],
+    x: Tensor,
+    target: Tensor,
+    options: RefitOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[tuple[Mixer, ...], Refit]:
+    """Fit the mixers of one layer; never returns something worse on the held-out sequences than it was given.
+
+    Args:
+        mixers: tensor fields of x's dtype.
+        x: (S, L, d) inputs of the layer in the reduced model.
+        target: (S, L, d) what the layer should add there.
+        options: how.
+        progress: called with (steps done, steps).
+
+    Returns:
+        The mixers, detached, and the errors.
+    """
+    count = max(1, round(options.held_out * len(x))) if len(x) > 1 else 0
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(len(x), generator=generator)
+    judged, used = (order[:count], order[count:]) if count else (order, order)
+    before = _error(mixers, x[judged], target[judged], options.batch)
+    fitted, parameters = _trainable(mixers)
+    optimiser = torch.optim.Adam(
+        [{"params": [p], "lr": options.rate * factor} for p, factor in parameters], betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / max(options.steps, 1)))
+    )
+    for step in range(options.steps):
+        chosen = used[torch.randint(len(used), (min(options.batch, len(used)),), generator=generator)]
+        wanted = target[chosen]
+        with torch.enable_grad():
+            loss = (sum_of(_assembled(fitted), x[chosen]) - wanted).square().sum() / wanted.square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        progress(step + 1, options.steps)
+    found = tuple(_detached(mixer) for mixer in _assembled(fitted))
+    after = _error(found, x[judged], target[judged], options.batch)
+    return (found, Refit(before, after)) if after < before else (mixers, Refit(before, before))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A mixer and those of its tensors that are trained, by field; "conv" and "conv_bias" hold rows of B and C only."""
+
+    mixer: Mixer
+    tensors: dict[str, Tensor]
+
+
+def _trainable(mixers: tuple[Mixer, ...]) -> tuple[list[_Parts], list[tuple[Tensor, float]]]:
+    """Leaves to train, with the factor on their learning rate."""
+    parts, parameters = [], []
+    for mixer in mixers:
+        if isinstance(mixer, DiagonalMixer):
+            fields = {name: getattr(mixer, name) for name in ("x_b", "x_c", "a_log", "d_skip")}
+        else:
+            inner = mixer.channels
+            fields = {"in_b": mixer.in_b, "in_c": mixer.in_c}
+            if mixer.conv is not None:
+                fields["conv"] = mixer.conv[inner:]
+            if mixer.conv_bias is not None:
+                fields["conv_bias"] = mixer.conv_bias[inner:]
+        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in fields.items()}
+        parts.append(_Parts(mixer, leaves))
+        parameters += [(leaf, 3.0 if name.startswith("conv") else 1.0) for name, leaf in leaves.items()]
+    return parts, parameters
+
+
+def _assembled(parts: list[_Parts]) -> tuple[Mixer, ...]:
+    """The mixers with the trained tensors in place."""
+    found: list[Mixer] = []
+    for part in parts:
+        fields = dict(part.tensors)
+        if isinstance(part.mixer, ScalarMixer):
+            for name in ("conv", "conv_bias"):
+                if name in fields:
+                    fields[name] = torch.cat([getattr(part.mixer, name)[: part.mixer.channels], fields[name]])
+        found.append(replace(part.mixer, **fields))
+    return tuple(found)
+
+
+def _detached(mixer: Mixer) -> Mixer:
+    return replace(mixer, **{k: v.detach() for k, v in vars(mixer).items() if isinstance(v, Tensor)})
+
+
+@torch.no_grad()
+def _error(mixers: tuple[Mixer, ...], x: Tensor, target: Tensor, batch: int) -> float:
+    """|o - t|^2 / |t|^2 over all sequences."""
+    lost = total = 0.0
+    for part, wanted in zip(x.split(batch), target.split(batch), strict=True):
+        lost += (sum_of(mixers, part) - wanted).double().square().sum().item()
+        total += wanted.double().square().sum().item()
+    return lost / max(total, 1e-300)
