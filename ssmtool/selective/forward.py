@@ -113,7 +113,7 @@ def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tenso
     gain = _gain(mixer, flat, F.silu(z))
     gated = flat * gain
     if mixer.in_mlp is not None:
-        z0, x0 = F.linear(x, mixer.in_mlp).chunk(2, dim=-1)
+        z0, x0 = F.linear(x, mixer.in_mlp, mixer.in_mlp_bias).chunk(2, dim=-1)
         gated = torch.cat([F.silu(z0) * x0, gated], dim=-1)
     return F.linear(gated, mixer.out, mixer.out_bias), Memory(tail, h), Trace(u, dt, B, C, z, y, gain)
 

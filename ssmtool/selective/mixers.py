@@ -92,7 +92,7 @@ class ScalarMixer:
         a_log, dt_bias: (H,). d_skip: (H, P) or (H, 1).
         groups: G; head j reads group j // (H / G).
         out: (d, E + M), out_bias: (d,) or None; M = 0 but for layers with a gated linear part of their own:
-        in_mlp: (2 M, d) rows z0, x0, or None; silu(z0) x0 is put before y.
+        in_mlp: (2 M, d) rows z0, x0, or None; silu(z0) x0 is put before y. in_mlp_bias: (2 M,) or None.
         norm: (E,) weight of the gated RMS norm, None where there is none; norm_groups: it is taken over E / norm_groups
             channels at a time; norm_before_gate: norm(y) silu(z) instead of norm(y silu(z)); norm_eps.
         dt_min, dt_max: clamp on dt.
@@ -116,6 +116,7 @@ class ScalarMixer:
     conv_bias: Array = None
     out_bias: Array = None
     in_mlp: Array = None
+    in_mlp_bias: Array = None
     norm: Array = None
     norm_groups: int = 1
     norm_before_gate: bool = False
