@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssmtool.selective.forward import forward
-from ssmtool.selective.language import LanguageModel, Runner, Visit, sum_of
+from ssmtool.selective.language import LanguageModel, Runner, sum_of
 from ssmtool.selective.mixers import Mixer
 from ssmtool.selective.statistics import Calibration, Statistics
 
@@ -46,7 +46,7 @@ def calibrate(
     # A model run by other code must stay as it is; our own need not compute the same thing twice.
     own = isinstance(runner, LanguageModel)
 
-    def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
+    def visit(name: str, x: Tensor, residual: Tensor) -> Tensor | None:
         if name not in gathered:
             return None
         total = None
@@ -95,15 +95,6 @@ def streams(
         except _Reached:
             continue
     return torch.cat(inputs), torch.cat(residuals)
-
-
-def replacing(replaced: Mixers) -> Visit:
-    """A visitor that runs other mixers in place of the model's own."""
-
-    def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
-        return sum_of(replaced[name], x.to(replaced[name][0].out)).to(x) if name in replaced else None
-
-    return visit
 
 
 def as_tokens(tokens: np.ndarray, mixers: Mixers) -> Tensor:

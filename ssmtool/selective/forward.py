@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,9 @@ def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None) -> tuple[T
 def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory, Trace]:
     batch, length, _ = x.shape
     inner, wide, heads = mixer.channels, mixer.in_b.shape[0], mixer.heads
-    bias = (None,) * 5 if mixer.in_bias is None else mixer.in_bias.split([inner, inner, wide, wide, heads])
+    bias: list[Any] = [None] * 5
+    if mixer.in_bias is not None:
+        bias = list(mixer.in_bias.split([inner, inner, wide, wide, heads]))
     z = F.linear(x, mixer.in_z, bias[0])
     rows = torch.cat([mixer.in_x, mixer.in_b, mixer.in_c])
     mixed = F.linear(x, rows, None if mixer.in_bias is None else torch.cat(bias[1:4]))

@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from ssmtool.errors import UsageError
-from ssmtool.selective.mixers import AnyMixer, DiagonalMixer, Mixer, ScalarMixer
+from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
 from ssmtool.selective.mixing import eliminate_mixed
 from ssmtool.selective.statistics import Calibration
 
@@ -109,7 +109,7 @@ def dropped_energy(calibration: Calibration, kept: np.ndarray) -> float:
     return float(lost / max(calibration.joint.sum(), 1e-300))
 
 
-def keep_states(mixer: AnyMixer, selection: Selection) -> AnyMixer:
+def keep_states(mixer: Mixer, selection: Selection) -> Mixer:
     """The mixer with the chosen states alone, their rows of C mixed if the selection says so; numpy fields."""
     kept = selection.kept
     if isinstance(mixer, DiagonalMixer):

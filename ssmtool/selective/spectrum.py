@@ -32,6 +32,12 @@ class CalibratedSpectrum:
         """The least r whose predicted error is at most `tolerance`."""
         return int(np.argmax(self.errors <= tolerance))
 
+    def share(self, share: float) -> int:
+        """The least r that keeps a share of the sum of the values, in every group."""
+        total = self.values.sum(1, keepdims=True)
+        kept = np.cumsum(self.values, axis=1) >= share * total * (1 - 1e-12)
+        return int(kept.argmax(1).max()) + 1
+
 
 def calibrated_spectrum(mixer: Mixer, calibration: Calibration) -> CalibratedSpectrum:
     """Values, predicted errors and effective sizes of a mixer.

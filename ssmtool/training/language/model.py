@@ -137,6 +137,10 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Block(sizes) for _ in range(sizes.depth))
         self.norm_f = nn.RMSNorm(sizes.width, EPS)
 
+    def blocks(self) -> list[Block]:
+        """The layers in order."""
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
 
 class ByteModel(nn.Module):
     """A byte-level language model; its state_dict is what Hugging Face's class of `kind` loads."""
@@ -148,7 +152,7 @@ class ByteModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(b, L) bytes to logits (b, L, 256)."""
-        blocks = {f"backbone.layers.{i}.mixer": block for i, block in enumerate(self.backbone.layers)}
+        blocks = {f"backbone.layers.{i}.mixer": block for i, block in enumerate(self.backbone.blocks())}
         model = LanguageModel(
             embedding=self.backbone.embeddings.weight,
             head=self.backbone.embeddings.weight,
