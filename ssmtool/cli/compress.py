@@ -22,10 +22,24 @@ from ssmtool.cli._options import (
 )
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
+from ssmtool.cli._selective import selective_compress
+from ssmtool.cli._tokens import (
+    BytesOption,
+    LengthOption,
+    SeedOption,
+    SelfOption,
+    SequencesOption,
+    TextOption,
+    TokensOption,
+    token_source,
+)
+from ssmtool.selective.choices import Export, Select
 
 EXAMPLES = examples(
     "ssmtool compress model.safetensors --rank 16",
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
+    "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
+    "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress checkpoints/run-7 --energy 0.99 --layers 'layers.[0-3]' -o smaller",
 )
 
@@ -76,6 +90,39 @@ def command(
             help=f"How to reduce: {', '.join(plugins.names(_complete.METHODS))}.",
         ),
     ] = "balanced",
+    export: Annotated[
+        Export | None,
+        typer.Option(
+            "--export",
+            help="Selective models: stock, an ordinary checkpoint with a smaller state size, or projected, original "
+            "weights with projectors (Mamba-2; see docs/runtime.md). Default: stock.",
+        ),
+    ] = None,
+    select: Annotated[
+        Select | None,
+        typer.Option(
+            "--select",
+            help="Selective models, stock export: which states stay. Default: elimination, then a refit; the others "
+            "are baselines.",
+        ),
+    ] = None,
+    refit: Annotated[
+        int | None,
+        typer.Option(
+            "--refit",
+            metavar="STEPS",
+            min=0,
+            help="Selective models, stock export: optimiser steps per layer on the calibration tokens; 0 for none. "
+            "Default: 300, and 0 for the baselines.",
+        ),
+    ] = None,
+    tokens: TokensOption = None,
+    text: TextOption = None,
+    as_bytes: BytesOption = False,
+    sampled: SelfOption = None,
+    length: LengthOption = None,
+    sequences: SequencesOption = None,
+    seed: SeedOption = 0,
     layers: LayerOption = None,
     per_layer: Annotated[
         bool,
@@ -96,14 +143,36 @@ def command(
     Give exactly one of --rank, --energy, --error and --budget. MODEL is never changed; tensors outside the reduced
     layers are copied byte for byte. The report shows, per layer, the error bound known beforehand and the errors
     measured on the tensors as stored.
+
+    Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """
     where = checked_device(device)
+    source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
+    from ssmtool.errors import UsageError
     from ssmtool.pipeline.compress import compress
     from ssmtool.pipeline.model import load
 
     found = load(model, family=family)
-    skipped = [layer for layer in found.select(layers) if not layer.lti]
     targets = {"rank": rank, "energy": energy, "error": error, "budget": budget}
+    if not any(layer.lti for layer in found.select(layers)):
+        if per_layer:
+            raise UsageError("--per-layer is for linear time-invariant layers")
+        how = {"export": export, "select": select, "refit": refit, "layers": layers, "dry_run": dry_run, "seed": seed}
+        given = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "output": output, "family": family}
+        selective_compress(
+            found,
+            source,
+            output,
+            targets=targets,
+            device=where,
+            document={**targets, **how, **given, "device": device.value} if json else None,
+            quiet=quiet,
+            **how,
+        )
+        return
+    if source is not None or export or select or refit is not None:
+        raise UsageError("--export, --select, --refit and tokens are for selective layers, and none is selected")
+    skipped = [layer for layer in found.select(layers) if not layer.lti]
     with Bar(quiet) as bar:
         done = compress(
             found,

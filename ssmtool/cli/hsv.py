@@ -20,9 +20,22 @@ from ssmtool.cli._options import (
 )
 from ssmtool.cli._output import checked_file, emit
 from ssmtool.cli._progress import Bar
+from ssmtool.cli._selective import selective_hsv
+from ssmtool.cli._tokens import (
+    BytesOption,
+    LengthOption,
+    SeedOption,
+    SelfOption,
+    SequencesOption,
+    TextOption,
+    TokensOption,
+    token_source,
+)
 
 EXAMPLES = examples(
     "ssmtool hsv model.safetensors",
+    "ssmtool hsv mamba-130m --tokens calibration.npy --plot hsv.svg",
+    "ssmtool hsv mamba-130m --self 64",
     "ssmtool hsv model.safetensors --plot hsv.svg --csv hsv.csv",
     "ssmtool hsv model.safetensors --layer layers.0 --json | jq '.layers[0].sigma[0]'",
 )
@@ -41,6 +54,13 @@ def command(
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Write every value, one a row: layer, system, k, sigma, relative."),
     ] = None,
+    tokens: TokensOption = None,
+    text: TextOption = None,
+    as_bytes: BytesOption = False,
+    sampled: SelfOption = None,
+    length: LengthOption = None,
+    sequences: SequencesOption = None,
+    seed: SeedOption = 0,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     json: JsonOption = False,
@@ -52,13 +72,25 @@ def command(
     all but the first r states by balanced truncation costs at most 2 (sigma_r+1 + ... + sigma_n) in the H-infinity
     norm. A table shows, per layer, the smallest r for a share of the sum of the values and for an error relative to
     sigma_1.
+
+    Selective layers (Mamba) have no such values of their own: theirs are calibrated on tokens, and say which error of
+    the layer's output is to be expected with r states. Without tokens only what weights say is shown.
     """
     plot = checked_file(plot, "--plot", (".svg", ".png", ".pdf"))
     csv = checked_file(csv, "--csv", (".csv",))
     where = checked_device(device)
+    from ssmtool.errors import UsageError
     from ssmtool.pipeline.model import load
 
+    source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     found = load(model, family=family)
+    if not any(layer.lti for layer in found.select(layers)):
+        chosen = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "seed": seed}
+        options = {"layers": layers, "family": family, "device": device.value, "plot": plot, "csv": csv, **chosen}
+        selective_hsv(found, source, layers, where, plot, csv, options if json else None, quiet)
+        return
+    if source is not None:
+        raise UsageError("--tokens, --text and --self are for selective layers, and none is selected")
     skipped = [layer for layer in found.select(layers) if not layer.lti]
     with Bar(quiet) as bar:
         spectra = found.hsv(layers, device=where, progress=bar.layer)

@@ -19,7 +19,6 @@ from ssmtool.pipeline.calibrate import BATCH, as_tokens, calibrate, streams
 from ssmtool.pipeline.compress import default_output
 from ssmtool.pipeline.model import Model, family_of
 from ssmtool.pipeline.selective_compression import (
-    Export,
     SelectiveCompression,
     SelectiveReduction,
     provenance,
@@ -29,12 +28,13 @@ from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
 from ssmtool.pipeline.storage import Tensors, layer_bytes
 from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
+from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.language import Runner, sum_of
 from ssmtool.selective.measure import Difference
 from ssmtool.selective.mixers import Mixer, ScalarMixer, to_numpy
 from ssmtool.selective.projection import projected
 from ssmtool.selective.refit import Refit, RefitOptions, refit
-from ssmtool.selective.selection import Select, keep_states, select
+from ssmtool.selective.selection import keep_states, select
 from ssmtool.selective.spectrum import CalibratedSpectrum, calibrated_spectrum
 from ssmtool.selective.statistics import Calibration
 

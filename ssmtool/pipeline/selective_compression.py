@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ssmtool import __version__
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.tokens import Tokens
+from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.refit import Refit
-from ssmtool.selective.selection import Select
-
-
-class Export(str, Enum):
-    """Form of the reduced checkpoint."""
-
-    stock = "stock"
-    projected = "projected"
 
 
 @dataclass(frozen=True)

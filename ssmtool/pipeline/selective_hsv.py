@@ -49,6 +49,14 @@ class CalibratedHsv:
     layers: tuple[LayerCalibration, ...]
     tokens: Tokens | None
 
+    def values(self) -> tuple[tuple[str, np.ndarray], ...]:
+        """Layer name and calibrated values (groups of all its mixers, N)."""
+        return tuple(
+            (row.layer.name, np.concatenate([part.values for part in row.spectra]))
+            for row in self.layers
+            if row.spectra
+        )
+
 
 def selected(model: Model, layers: Iterable[str] | None) -> tuple[Layer, ...]:
     """The selective layers among those selected. Raises UsageError, FamilyError if there are none."""

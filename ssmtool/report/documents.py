@@ -25,7 +25,7 @@ def inspect_document(model: Model, options: Mapping[str, Any]) -> schema.Inspect
     total = share(model.checkpoint.tensors.values()).parameters
     ours = layer_share(model, model.layers).parameters
     return schema.InspectDocument(
-        **_head("inspect", _source(model.checkpoint, hashed=False), options),
+        **head("inspect", source(model.checkpoint, hashed=False), options),
         parameters=total,
         state_space_parameters=ours,
         state_space_share=ours / total if total else 0.0,
@@ -36,7 +36,7 @@ def inspect_document(model: Model, options: Mapping[str, Any]) -> schema.Inspect
 def _inspect_layer(model: Model, layer: Layer, total: int) -> schema.InspectLayer:
     part = layer_share(model, [layer])
     return schema.InspectLayer(
-        **_facts(layer),
+        **facts(layer),
         channels=channels(layer),
         lti=layer.lti,
         dtypes=list(part.dtypes),
@@ -55,7 +55,7 @@ def hsv_document(
     """What `ssmtool hsv` computed."""
     layers = [
         schema.HsvLayer(
-            **_facts(entry.layer),
+            **facts(entry.layer),
             redundant=int(entry.spectrum.redundant.sum()),
             unstable=int(entry.spectrum.unstable.sum()),
             sigma=entry.spectrum.sigma.tolist(),
@@ -63,8 +63,11 @@ def hsv_document(
         )
         for entry in spectra
     ]
-    head = _head("hsv", _source(model.checkpoint), options)
-    return schema.HsvDocument(**head, layers=layers, skipped=[layer.name for layer in skipped])
+    return schema.HsvDocument(
+        **head("hsv", source(model.checkpoint), options),
+        layers=layers,
+        skipped=[layer.name for layer in skipped],
+    )
 
 
 def compress_document(
@@ -72,7 +75,7 @@ def compress_document(
 ) -> schema.CompressDocument:
     """What `ssmtool compress` did."""
     return schema.CompressDocument(
-        **_head("compress", _source(model.checkpoint), options),
+        **head("compress", source(model.checkpoint), options),
         target=done.target,
         output=None if done.output is None else schema.Output(path=str(done.output), bytes=done.bytes_after),
         bytes_before=done.bytes_before,
@@ -85,7 +88,7 @@ def compress_document(
 
 def _compress_layer(row: LayerReduction) -> schema.CompressLayer:
     return schema.CompressLayer(
-        **_facts(row.layer),
+        **facts(row.layer),
         method=row.method,
         slots_after=row.slots,
         orders_after=row.orders.tolist(),
@@ -107,8 +110,8 @@ def validate_document(
 ) -> schema.ValidateDocument:
     """What `ssmtool validate` measured."""
     return schema.ValidateDocument(
-        **_head("validate", _source(original.checkpoint), options),
-        reduced=_source(reduced.checkpoint),
+        **head("validate", source(original.checkpoint), options),
+        reduced=source(reduced.checkpoint),
         passed=result.passed,
         length=result.length,
         device=result.device,
@@ -159,17 +162,17 @@ def evaluate_document(
         for checkpoint, result in zip(checkpoints, results, strict=True)
     ]
     return schema.EvaluateDocument(
-        **_head("evaluate", [_source(checkpoint) for checkpoint in checkpoints], options), results=rows
+        **head("evaluate", [source(checkpoint) for checkpoint in checkpoints], options), results=rows
     )
 
 
-def _head(command: str, source: schema.Source | list[schema.Source], options: Mapping[str, Any]) -> dict[str, Any]:
+def head(command: str, source: schema.Source | list[schema.Source], options: Mapping[str, Any]) -> dict[str, Any]:
     """Fields every document starts with."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return {"tool": schema.Tool(version=__version__), "command": command, "input": source, "options": given}
 
 
-def _source(checkpoint: Checkpoint, hashed: bool = True) -> schema.Source:
+def source(checkpoint: Checkpoint, hashed: bool = True) -> schema.Source:
     return schema.Source(
         path=str(checkpoint.path),
         kind=checkpoint.kind,
@@ -179,7 +182,7 @@ def _source(checkpoint: Checkpoint, hashed: bool = True) -> schema.Source:
     )
 
 
-def _facts(layer: Layer) -> dict[str, Any]:
+def facts(layer: Layer) -> dict[str, Any]:
     return {
         "name": layer.name,
         "family": layer.family,

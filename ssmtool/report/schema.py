@@ -111,6 +111,56 @@ class CompressDocument(Document):
     skipped_files: list[str] = Field(description="files of the input that did not go along")
 
 
+class TokenFacts(_Strict):
+    description: str
+    sequences: int
+    length: int
+    sha256: str = Field(description="of shape and values")
+
+
+class CalibratedMixer(_Strict):
+    static_values: list[list[float]] = Field(description="per group, from weights alone, descending")
+    values: list[list[float]] | None = Field(description="per group, calibrated, descending; null without tokens")
+    predicted_error: list[float] | None = Field(description="relative, with 0 ... N states kept")
+    effective_size: float | None = Field(description="exp of the entropy of the squared values")
+    states_for_error: dict[str, int] | None = Field(description="predicted error -> least number of states")
+
+
+class CalibratedLayer(LayerFacts):
+    mixers: list[CalibratedMixer] = Field(description="two for bidirectional layers")
+
+
+class CalibratedHsvDocument(Document):
+    tokens: TokenFacts | None = Field(description="null where only weights were looked at")
+    layers: list[CalibratedLayer]
+
+
+class SelectiveCompressLayer(LayerFacts):
+    method: str
+    states_after: int
+    predicted_error: float = Field(description="of the weighted scan output, before any refit")
+    projection_error: float = Field(description="what the best projection to as many states would leave")
+    scan_error: float = Field(description="of the weighted scan output, measured")
+    output_error: float = Field(description="of what the layer adds, measured")
+    refit_before: float | None
+    refit_after: float | None
+    bytes_before: int
+    bytes_after: int
+
+
+class SelectiveCompressDocument(Document):
+    target: str
+    export: Literal["stock", "projected"]
+    select: str | None
+    refit_steps: int
+    tokens: TokenFacts
+    output: Output | None = Field(description="null for a dry run")
+    bytes_before: int
+    bytes_after: int
+    layers: list[SelectiveCompressLayer]
+    skipped_files: list[str]
+
+
 class InputError(_Strict):
     input: str
     gain: float

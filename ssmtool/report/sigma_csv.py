@@ -19,10 +19,15 @@ COLUMNS = ("layer", "system", "k", "sigma", "relative")
 
 
 def save_csv(spectra: Iterable[LayerSpectrum], path: Path) -> None:
-    """Write the values of every layer.
+    """Write the Hankel singular values of every layer, see `save_values`. Raises OutputError."""
+    save_values(((entry.layer.name, entry.spectrum.sigma) for entry in spectra), path)
 
-    Columns: layer name; system, from 0; k, from 1; sigma_k; sigma_k over the largest finite value of the system.
-    Infinite values are spelled "inf". Numbers read back as the same float64.
+
+def save_values(layers: Iterable[tuple[str, np.ndarray]], path: Path) -> None:
+    """Write values (S, n) of layers.
+
+    Columns: layer name; system (group of a selective layer), from 0; k, from 1; sigma_k; sigma_k over the largest
+    finite value of the system. Infinite values are spelled "inf". Numbers read back as the same float64.
 
     Raises:
         OutputError: the file cannot be written.
@@ -31,8 +36,8 @@ def save_csv(spectra: Iterable[LayerSpectrum], path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
-            for entry in spectra:
-                rows.writerows(_rows(entry.layer.name, entry.spectrum.sigma))
+            for name, sigma in layers:
+                rows.writerows(_rows(name, sigma))
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
 

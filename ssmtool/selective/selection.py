@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 
 from ssmtool.errors import UsageError
+from ssmtool.selective.choices import Select
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
 from ssmtool.selective.mixing import eliminate_mixed
 from ssmtool.selective.statistics import Calibration
-
-
-class Select(str, Enum):
-    """How states are chosen. All but `elimination` are baselines from the literature, or controls."""
-
-    elimination = "elimination"
-    ghost = "ghost"
-    magnitude = "magnitude"
-    taylor = "taylor"
-    random = "random"
 
 
 @dataclass(frozen=True)
