@@ -70,6 +70,8 @@ def forward(mixer: Mixer, x: Tensor, memory: Memory | None = None) -> tuple[Tens
     if mixer.reverse:
         if memory is not None:
             raise FamilyError("a mixer that reads backwards cannot continue from an earlier call")
+        if isinstance(mixer, DiagonalMixer) and mixer.forward_conv:
+            return _diagonal(mixer, x, None)
         out, last, trace = forward(replace(mixer, reverse=False), x.flip(1))
         return out.flip(1), last, trace
     if isinstance(mixer, DiagonalMixer):
@@ -81,6 +83,8 @@ def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None) -> tuple[T
     batch, length, _ = x.shape
     u, tail = _convolve(F.linear(x, mixer.in_x, mixer.in_x_bias), mixer, memory)
     z = None if mixer.in_z is None else F.linear(x, mixer.in_z, mixer.in_z_bias)
+    if mixer.reverse:  # behind a convolution in the input's own order
+        u, z = u.flip(1), None if z is None else z.flip(1)
     grouped = u.reshape(batch, length, mixer.groups, -1)
     low, B, C = (torch.einsum("blge,gke->blgk", grouped, rows) for rows in (mixer.x_dt, mixer.x_b, mixer.x_c))
     low = _rms_norm(low, mixer.dt_norm, mixer.norm_eps)
@@ -89,7 +93,8 @@ def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None) -> tuple[T
     dt = F.softplus(raw + mixer.dt_bias)
     y, h = selective_scan_stepwise(u, dt, -mixer.a_log.exp(), B, C, mixer.d_skip, None if memory is None else memory.h)
     gain = torch.ones_like(y) if z is None else F.silu(z)
-    return F.linear(y * gain, mixer.out, mixer.out_bias), Memory(tail, h), Trace(u, dt, B, C, z, y, gain)
+    out = F.linear(y * gain, mixer.out, mixer.out_bias)
+    return out.flip(1) if mixer.reverse else out, Memory(tail, h), Trace(u, dt, B, C, z, y, gain)
 
 
 def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory, Trace]:

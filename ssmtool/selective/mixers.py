@@ -36,7 +36,8 @@ class DiagonalMixer:
         out: (d, E), out_bias: (d,) or None.
         dt_norm (R,), b_norm (N,), c_norm (N,): weights of RMS norms on dt_low, B and C; None where there is none.
         norm_eps: of those norms.
-        reverse: the mixer reads its input from the end to the beginning.
+        reverse: the mixer reads its input from the end to the beginning. forward_conv: all but its convolution, which
+            comes first and is causal in the input's own order (Vim v1).
     """
 
     x_dt: Array
@@ -59,6 +60,7 @@ class DiagonalMixer:
     c_norm: Array = None
     norm_eps: float = 0.0
     reverse: bool = False
+    forward_conv: bool = False
 
     @property
     def states(self) -> int:
