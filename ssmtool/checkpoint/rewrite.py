@@ -42,6 +42,7 @@ class Rewrite:
         config: content of config.json of a directory; the source's, until changed. Unchanged, the file is copied as
             it is.
         metadata: merged into the safetensors metadata of the (first) file.
+        files: further files of a directory, name -> content; they replace the source's of the same name.
         card: a Markdown section starting ``## ``, put into README.md of a directory that has one.
         skipped: files of the directory that do not go along, and what a pickle held beside the weights.
 
@@ -59,6 +60,7 @@ class Rewrite:
         self.skipped += [f"{name}[{extra}]" for name, file in source.weights.items() for extra in file.extras]
         self.config: dict[str, Any] | None = copy.deepcopy(source.config)
         self.metadata: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
         self.card: str | None = None
         self._stage = Stage(self._place)
         self._new: dict[str, Spilled] = {}
@@ -130,8 +132,9 @@ class Rewrite:
         shards = plan_shards(self._source, self._new, self._dropped, metadata, single)
         outputs = [Output(shard.name, shard.pieces, shard.check) for shard in shards]
         if not directory:
-            if self.config is not None:
-                raise OutputError("a single file has no config.json", where=str(self._destination))
+            if self.config is not None or self.files:
+                beside = "config.json" if self.config is not None else ", ".join(self.files)
+                raise OutputError(f"a single file has no {beside}", where=str(self._destination))
             return outputs
         texts = self._documents(shards)
         outputs += [_text(name, content) for name, content in texts.items()]
@@ -140,7 +143,7 @@ class Rewrite:
 
     def _documents(self, shards: list[Shard]) -> dict[str, bytes]:
         """The text files that change: name -> content."""
-        texts: dict[str, bytes] = {}
+        texts = dict(self.files)
         if self.config is not None and self.config != self._source.config:
             texts["config.json"] = _json(self.config)
         if self._source.index is not None:

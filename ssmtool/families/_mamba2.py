@@ -4,7 +4,8 @@
     h = exp(-exp(A_log) dt) h + dt x B^T,   y = h C + D x,   out_proj norm(y silu(z))
 
 Layers with d_ssm smaller than the inner width have two more blocks of rows in front, z0 and x0: silu(z0) x0 is put
-before y. The shapes tell G N but neither G nor N, which come from the configuration like everything in `Facts`.
+before y. A projected layer has project_b and project_c (G, r, N) beside its own tensors, and its scan runs with r states
+on project_b B and project_c C. The shapes tell G N but neither G nor N, which come from the configuration like everything in `Facts`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from ssmtool.selective.mixers import Mixer, ScalarMixer
 
 NEEDED = ("in_proj.weight", "conv1d.weight", "A_log", "D", "dt_bias", "out_proj.weight")
 OPTIONAL = ("in_proj.bias", "conv1d.bias", "norm.weight", "out_proj.bias")
-ROLES = {role: role for role in (*NEEDED, *OPTIONAL)}
+PROJECTORS = ("project_b", "project_c")
+ROLES = {role: role for role in (*NEEDED, *OPTIONAL, *PROJECTORS)}
 BLOCKS = ("mlp", "z", "x", "b", "c", "dt")
 
 
@@ -98,7 +100,11 @@ def layer(
         "norm.weight": f"{inner}",
         "out_proj.weight": f"d {total}",
         "out_proj.bias": "d",
+        "project_b": f"{facts.groups} r {facts.states}",
+        "project_c": f"{facts.groups} r {facts.states}",
     }
+    if len(found.keys() & set(PROJECTORS)) == 1:
+        raise FamilyError("only one of project_b and project_c", where=name)
     try:
         size = dimensions(tensors, found, layout)
     except FamilyError as error:
@@ -111,16 +117,17 @@ def layer(
         name=name,
         family=family,
         variant=variant,
-        tensors={role: found[role] for role in (*NEEDED, *OPTIONAL) if role in found},
+        tensors={role: found[role] for role in (*NEEDED, *OPTIONAL, *PROJECTORS) if role in found},
         systems=inner,
         inputs=1,
         outputs=1,
-        slots=facts.states,
-        order=facts.states,
+        slots=size.get("r", facts.states),
+        order=size.get("r", facts.states),
         lti=False,
         options={
             "kind": "mamba-2",
             "groups": facts.groups,
+            "states": facts.states,
             "heads": heads,
             "head_dim": inner // heads,
             "taps": size["K"],
@@ -138,9 +145,10 @@ def layer(
     )
 
 
-def _blocks(layer: Layer, rows: int, states: int) -> dict[str, slice]:
+def _blocks(layer: Layer, rows: int) -> dict[str, slice]:
     """Rows of in_proj by block; `mlp` is empty unless d_ssm is smaller than the inner width."""
-    inner, wide, heads = layer.systems, layer.options["groups"] * states, layer.options["heads"]
+    options = layer.options
+    inner, wide, heads = layer.systems, options["groups"] * options["states"], options["heads"]
     widths = (rows - 2 * inner - 2 * wide - heads, inner, inner, wide, wide, heads)
     starts = [sum(widths[:i]) for i in range(len(widths))]
     return {b: slice(start, start + width) for b, start, width in zip(BLOCKS, starts, widths, strict=True)}
@@ -153,7 +161,7 @@ def _scaled(x: Any, factor: float) -> Any:
 def to_mixer(layer: Layer, arrays: Mapping[str, Any]) -> ScalarMixer:
     """Indexing, reshaping and multiplication alone, so that arrays of any kind go through."""
     options, rows, bias = layer.options, arrays["in_proj.weight"], arrays.get("in_proj.bias")
-    blocks = _blocks(layer, rows.shape[0], layer.slots)
+    blocks = _blocks(layer, rows.shape[0])
     factors = dict(zip(BLOCKS[1:], options["scale_rows"], strict=True))
     parts = {b: _scaled(rows[blocks[b]], options["scale_in"] * f) for b, f in factors.items()}
     start, mlp_bias = blocks["mlp"].stop, None
@@ -185,6 +193,8 @@ def to_mixer(layer: Layer, arrays: Mapping[str, Any]) -> ScalarMixer:
         norm_eps=options["norm_eps"],
         dt_min=options["dt_min"],
         dt_max=inf if options["dt_max"] is None else options["dt_max"],
+        project_b=arrays.get("project_b"),
+        project_c=arrays.get("project_c"),
     )
 
 
@@ -192,7 +202,7 @@ def from_mixer(layer: Layer, arrays: Mapping[str, np.ndarray], mixer: Mixer) -> 
     """The tensors that differ from the stored ones. Raises FamilyError for a mixer these tensors cannot hold."""
     if not isinstance(mixer, ScalarMixer) or mixer.groups != layer.options["groups"]:
         raise FamilyError("only a Mamba-2 mixer with the layer's groups fits", where=layer.name)
-    if mixer.project_b is not None or mixer.project_c is not None:
+    if mixer.project_b is not None or mixer.project_c is not None or "project_b" in layer.tensors:
         raise FamilyError(
             "a mixer whose scan runs on projected B and C has no place in the original's tensors", where=layer.name
         )
@@ -228,7 +238,7 @@ def _divided(new: np.ndarray, old: np.ndarray, stored: np.ndarray, factor: float
 def forward(layer: Layer, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """(b, L, d) -> (b, L, d), step by step from the stored tensors; norm placement and multipliers from the options."""
     options, inner, heads = layer.options, layer.systems, layer.options["heads"]
-    wide = options["groups"] * layer.slots
+    wide = options["groups"] * options["states"]
     mixed = (x * options["scale_in"]) @ arrays["in_proj.weight"].T + arrays.get("in_proj.bias", 0.0)
     rest = mixed.shape[-1] - 2 * inner - 2 * wide - heads
     z0, x0, z, xbc, dt = np.split(mixed, np.cumsum([rest // 2, rest // 2, inner, inner + 2 * wide]), axis=-1)
@@ -238,7 +248,9 @@ def forward(layer: Layer, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np
     xbc = silu(causal_convolution(xbc, arrays["conv1d.weight"], arrays.get("conv1d.bias")))
     u, b, c = np.split(xbc, [inner, inner + wide], axis=-1)
     dt = np.clip(softplus(dt + arrays["dt_bias"]), options["dt_min"], options["dt_max"])
-    b, c = (part.reshape(*part.shape[:2], options["groups"], layer.slots) for part in (b, c))
+    b, c = (part.reshape(*part.shape[:2], options["groups"], -1) for part in (b, c))
+    if "project_b" in arrays:
+        b, c = (np.einsum("blgn,grn->blgr", x, arrays[p]) for x, p in zip((b, c), PROJECTORS, strict=True))
     u = u.reshape(*u.shape[:2], heads, -1)
     d = arrays["D"].reshape(heads, -1)
     y = head_scan(u, dt, -np.exp(arrays["A_log"]), b, c, d).reshape(*x.shape[:2], inner)
