@@ -1,0 +1,74 @@
+"""The steps dt that selective layers take: from dt_bias alone, and as a histogram over tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssmtool.selective.mixers import DiagonalMixer, Mixer
+
+PER_DECADE = 10
+_LOW, _HIGH = -8, 3  # decades of dt; what lies outside is counted in the outer bins
+
+
+def rates(mixer: Mixer) -> np.ndarray:
+    """a = exp(A_log) > 0: (E, N) for Mamba-1, (H, 1) for Mamba-2; the decay of a step dt is exp(-a dt)."""
+    rate = np.exp(np.asarray(mixer.a_log, dtype=np.float64))
+    return rate if rate.ndim == 2 else rate[:, None]
+
+
+def bias_steps(mixer: Mixer) -> np.ndarray:
+    """(E,) or (H,) softplus(dt_bias): the step of a token that says nothing about it."""
+    bias = np.asarray(mixer.dt_bias, dtype=np.float64)
+    step = np.logaddexp(0.0, bias)
+    return step if isinstance(mixer, DiagonalMixer) else np.clip(step, mixer.dt_min, mixer.dt_max)
+
+
+class StepHistogram:
+    """Steps over tokens, per channel (Mamba-1) or head (Mamba-2); memory does not grow with the number of tokens."""
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+        self._total: Tensor | None = None
+        self._least: Tensor | None = None
+        self._most: Tensor | None = None
+        self._tokens = 0
+
+    @torch.no_grad()
+    def add(self, dt: Tensor) -> None:
+        """Steps (b, L, E) or (b, L, H) of one batch."""
+        flat = dt.flatten(0, 1).double()  # (tokens, E)
+        width, bins = flat.shape[1], (_HIGH - _LOW) * PER_DECADE
+        if self._counts is None:
+            self._counts = torch.zeros(width, bins, dtype=torch.float64, device=flat.device)
+            self._total = torch.zeros(width, dtype=torch.float64, device=flat.device)
+            self._least, self._most = flat[0].clone(), flat[0].clone()
+        assert self._total is not None
+        assert self._least is not None
+        assert self._most is not None
+        places = ((flat.clamp_min(1e-300).log10() - _LOW) * PER_DECADE).floor().long().clamp(0, bins - 1)
+        self._counts.scatter_add_(1, places.T, torch.ones_like(flat.T))
+        self._total += flat.sum(0)
+        self._least = torch.minimum(self._least, flat.amin(0))
+        self._most = torch.maximum(self._most, flat.amax(0))
+        self._tokens += flat.shape[0]
+
+    def mean(self) -> np.ndarray:
+        """(E,) mean step."""
+        assert self._total is not None
+        return (self._total / self._tokens).cpu().numpy()
+
+    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(E,) smallest and largest step."""
+        assert self._least is not None
+        assert self._most is not None
+        return self._least.cpu().numpy(), self._most.cpu().numpy()
+
+    def log10_bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centres (bins,) in log10 dt and counts (E, bins); empty bins at both ends left out."""
+        assert self._counts is not None
+        counts = self._counts.cpu().numpy()
+        used = np.flatnonzero(counts.sum(0))
+        centres = _LOW + (np.arange(counts.shape[1]) + 0.5) / PER_DECADE
+        return centres[used[0] : used[-1] + 1], counts[:, used[0] : used[-1] + 1]

@@ -1,0 +1,165 @@
+"""One pass over a model's weights, and one over its tokens, feeding every section of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssmtool import plugins
+from ssmtool.analyses._contract import Observer, Pass, Section, Seen
+from ssmtool.errors import CalibrationError, FamilyError, UsageError
+from ssmtool.families._contract import Layer
+from ssmtool.pipeline.calibrate import as_tokens
+from ssmtool.pipeline.model import Model
+from ssmtool.pipeline.tokens import Tokens, spread_rows
+from ssmtool.selective.forward import forward
+from ssmtool.selective.language import LanguageModel, Runner
+from ssmtool.selective.mixers import Mixer, to_torch
+
+ANALYSES = "ssmtool.analyses"
+SEQUENCES, LENGTH, BATCH = 64, 256, 8  # of the tokens given, at most; sequences at a time
+
+Step = Callable[[str, int, int, str], None]
+
+
+def _no_step(label: str, done: int, total: int, unit: str) -> None:
+    """Progress nobody watches."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        sections: by name, in alphabetical order.
+        layers: the layers that were looked at, in checkpoint order.
+        tokens: which tokens were run; None without any.
+        sequences, length: how many of them were used.
+    """
+
+    sections: Mapping[str, Section]
+    layers: tuple[Layer, ...]
+    tokens: Tokens | None
+    sequences: int
+    length: int
+
+
+def diagnose(
+    model: Model,
+    sections: Iterable[str] | None = None,
+    *,
+    layers: Iterable[str] | None = None,
+    runner: Runner | None = None,
+    tokens: Tokens | None = None,
+    step: Step = _no_step,
+) -> Diagnosis:
+    """Run analyses on a model, one layer's weights in memory at a time and one batch of tokens.
+
+    Args:
+        model: from `load`.
+        sections: names of analyses; all by default.
+        layers: names or globs; all by default.
+        runner, tokens: of the same model, for what has to be measured; both or neither. At most SEQUENCES sequences at
+            equal distances and their first LENGTH tokens are used.
+        step: called with (label, done, total, unit).
+
+    Raises:
+        UsageError: no such section or layer; tokens for layers none of which is selective.
+        FamilyError: a selected layer cannot be run on tokens.
+        CalibrationError: states or outputs that are not finite.
+    """
+    observers = {name: plugins.load(ANALYSES, name).start() for name in known(sections)}
+    chosen = model.select(layers)
+    if (runner is None) != (tokens is None):
+        raise UsageError("a runner and its tokens come together")
+    mixers = _weights(model, chosen, list(observers.values()), keep=runner is not None, step=step)
+    if runner is None or tokens is None:
+        return Diagnosis({name: o.result() for name, o in observers.items()}, chosen, None, 0, 0)
+    if not mixers:
+        raise UsageError("no selected layer is selective: there is nothing that tokens could show")
+    rows = spread_rows(tokens.array, SEQUENCES)[:, :LENGTH]
+    ready = {layer: {name: _ready(mixer, runner) for name, mixer in parts.items()} for layer, parts in mixers.items()}
+    ids = as_tokens(rows, {layer: tuple(parts.values()) for layer, parts in ready.items()})
+    _pass(runner, ready, ids, list(observers.values()), step)
+    for done, (name, observer) in enumerate(observers.items()):
+        step(name, done, len(observers), "sections")
+        observer.run(runner, ids)
+    found = {name: observer.result() for name, observer in observers.items()}
+    return Diagnosis(found, chosen, tokens, *rows.shape)
+
+
+def known(sections: Iterable[str] | None) -> tuple[str, ...]:
+    """Names of analyses, in alphabetical order. Raises UsageError for one there is not."""
+    names = plugins.names(ANALYSES)
+    wanted = list(sections or names)
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"there is no section {name!r}", remedy=f"Sections: {', '.join(names)}")
+    return tuple(name for name in names if name in wanted)
+
+
+def _weights(
+    model: Model, chosen: tuple[Layer, ...], observers: list[Observer], *, keep: bool, step: Step
+) -> dict[str, dict[str, Mixer]]:
+    """Show every layer's weights to the observers; the mixers by layer and row name if they are to be run."""
+    kept: dict[str, dict[str, Mixer]] = {}
+    for done, layer in enumerate(chosen):
+        step(layer.name, done, len(chosen), "layers")
+        if layer.lti:
+            system = model.system(layer)
+            for observer in observers:
+                observer.linear(layer.name, system)
+            continue
+        parts = model.mixers(layer)
+        names = [layer.name] if len(parts) == 1 else [f"{layer.name}[{i}]" for i in range(len(parts))]
+        for name, mixer in zip(names, parts, strict=True):
+            for observer in observers:
+                observer.selective(name, mixer)
+        if keep:
+            if any(mixer.in_x is None for mixer in parts):
+                raise FamilyError("the scan's surroundings are not a sequence model: no tokens", where=layer.name)
+            kept[layer.name] = dict(zip(names, parts, strict=True))
+    return kept
+
+
+def _ready(mixer: Mixer, runner: Runner) -> Mixer:
+    """The mixer in the runner's precision and place."""
+    if isinstance(runner, LanguageModel):
+        return to_torch(mixer, runner.embedding.dtype, str(runner.embedding.device))
+    return to_torch(mixer, torch.float32, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def _pass(
+    runner: Runner, mixers: Mapping[str, Mapping[str, Mixer]], ids: Tensor, observers: list[Observer], step: Step
+) -> None:
+    """Run all tokens and show the observers what every layer does with them."""
+    # A model run by other code must stay as it is; our own need not compute the same thing twice.
+    own = isinstance(runner, LanguageModel)
+    batches = ids.split(BATCH)
+    total = len(batches) * len(mixers)
+    done = 0
+    for batch in batches:
+
+        def visit(layer: str, x: Tensor, stream: Tensor, batch: Tensor = batch) -> Tensor | None:
+            nonlocal done
+            if layer not in mixers:
+                return None
+            passes: dict[str, Pass] = {}
+            for name, mixer in mixers[layer].items():
+                out, _, trace = forward(mixer, x.to(mixer.out))
+                passes[name] = Pass(mixer, trace, out)
+            update = torch.stack([part.out for part in passes.values()]).sum(0)
+            if not torch.isfinite(update).all():
+                raise CalibrationError("outputs are not finite on these tokens", where=layer)
+            seen = Seen(layer, batch, stream.to(update), update, passes)
+            for observer in observers:
+                observer.see(seen)
+            step(layer, done, total, "layers × batches")
+            done += 1
+            return update.to(x) if own else None
+
+        runner.logits(batch, visit)
