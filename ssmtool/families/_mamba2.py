@@ -4,8 +4,9 @@
     h = exp(-exp(A_log) dt) h + dt x B^T,   y = h C + D x,   out_proj norm(y silu(z))
 
 Layers with d_ssm smaller than the inner width have two more blocks of rows in front, z0 and x0: silu(z0) x0 is put
-before y. A projected layer has project_b and project_c (G, r, N) beside its own tensors, and its scan runs with r states
-on project_b B and project_c C. The shapes tell G N but neither G nor N, which come from the configuration like everything in `Facts`.
+before y. A projected layer has project_b and project_c (G, r, N) beside its own tensors, and its scan runs with r
+states on project_b B and project_c C. The shapes tell G N but neither G nor N, which come from the configuration like
+everything in `Facts`.
 """
 
 from __future__ import annotations
@@ -207,12 +208,10 @@ def from_mixer(layer: Layer, arrays: Mapping[str, np.ndarray], mixer: Mixer) -> 
             "a mixer whose scan runs on projected B and C has no place in the original's tensors", where=layer.name
         )
     old, options = to_mixer(layer, arrays), layer.options
-    scale_in, factors = options["scale_in"], options["scale_rows"]
-    blocks = (mixer.in_z, mixer.in_x, mixer.in_b, mixer.in_c, mixer.in_dt)
-    rows = [] if mixer.in_mlp is None else [mixer.in_mlp / scale_in]
-    rows += [block / (scale_in * f) for block, f in zip(blocks, factors, strict=True)]
+    rows, biases = _input_rows(layer, arrays, old, mixer)
     new: dict[str, Any] = {
-        "in_proj.weight": np.concatenate(rows),
+        "in_proj.weight": rows,
+        "in_proj.bias": biases,
         "conv1d.weight": mixer.conv[:, None],
         "conv1d.bias": mixer.conv_bias,
         "A_log": mixer.a_log,
@@ -221,13 +220,32 @@ def from_mixer(layer: Layer, arrays: Mapping[str, np.ndarray], mixer: Mixer) -> 
         "norm.weight": mixer.norm,
         "out_proj.weight": _divided(mixer.out, old.out, arrays["out_proj.weight"], options["scale_out"]),
     }
-    if mixer.in_bias is not None:
-        divisors = np.repeat(np.asarray(factors, dtype=float), [len(block) for block in blocks])
-        mlp = [] if mixer.in_mlp_bias is None else [mixer.in_mlp_bias]
-        new["in_proj.bias"] = np.concatenate([*mlp, mixer.in_bias / divisors])
     if mixer.out_bias is not None:
         new["out_proj.bias"] = _divided(mixer.out_bias, old.out_bias, arrays["out_proj.bias"], options["scale_out"])
     return changed(layer, arrays, new)
+
+
+def _input_rows(
+    layer: Layer, arrays: Mapping[str, np.ndarray], old: ScalarMixer, mixer: ScalarMixer
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """in_proj's rows and biases with the multipliers taken out, block by block."""
+    stored, biases = arrays["in_proj.weight"], arrays.get("in_proj.bias")
+    blocks, scale_in = _blocks(layer, stored.shape[0]), layer.options["scale_in"]
+    rows, shifts, start = [], [], 0
+    for block, factor in zip(BLOCKS, (1.0, *layer.options["scale_rows"]), strict=True):
+        before, after, own = getattr(old, "in_" + block), getattr(mixer, "in_" + block), blocks[block]
+        if after is None:
+            continue
+        rows.append(_divided(after, before, stored[own], scale_in * factor))
+        if mixer.in_bias is None or biases is None:
+            continue
+        if block == "mlp":
+            shifts.append(mixer.in_mlp_bias)
+            continue
+        given = old.in_bias[own.start - blocks["mlp"].stop : own.stop - blocks["mlp"].stop]
+        shifts.append(_divided(mixer.in_bias[start : start + len(after)], given, biases[own], factor))
+        start += len(after)
+    return np.concatenate(rows), np.concatenate(shifts) if shifts else mixer.in_bias
 
 
 def _divided(new: np.ndarray, old: np.ndarray, stored: np.ndarray, factor: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +14,8 @@ from ssmtool.errors import FamilyError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.generate import BATCH
 from ssmtool.pipeline.model import Model
+from ssmtool.pipeline.projected import mixer_path
+from ssmtool.runtime.modeling_projected import place
 from ssmtool.selective.language import Visit, sum_of
 from ssmtool.selective.mixers import to_torch
 
@@ -203,10 +204,10 @@ def module_paths(module: nn.Module, layers: Iterable[Layer]) -> dict[str, str]:
     Raises:
         FamilyError: a layer without a module, or two modules for one layer.
     """
-    wanted = {_place(mixer_path(layer)): layer.name for layer in layers}
+    wanted = {place(mixer_path(layer)): layer.name for layer in layers}
     found: dict[str, str] = {}
     for path, part in module.named_modules():
-        name = wanted.get(_place(path))
+        name = wanted.get(place(path))
         if name is None or not hasattr(part, "A_log"):
             continue
         if name in found:
@@ -216,17 +217,6 @@ def module_paths(module: nn.Module, layers: Iterable[Layer]) -> dict[str, str]:
     if missing:
         raise FamilyError(f"transformers' {type(module).__name__} has no such mixer", where=", ".join(missing[:4]))
     return found
-
-
-def mixer_path(layer: Layer) -> str:
-    """The path of a layer's mixer in the checkpoint: where its A_log lies."""
-    return next(name.rpartition(".")[0] for name in layer.tensors.values() if name.endswith("A_log"))
-
-
-def _place(path: str) -> str:
-    """The path from its first number on: "layers.3.mixer" -> "3.mixer"; the whole path without one."""
-    number = re.search(r"(?:^|\.)(?=\d+(?:\.|$))", path)
-    return path if number is None else path[number.end() :]
 
 
 def _hidden_states(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
