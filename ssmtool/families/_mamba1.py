@@ -131,9 +131,9 @@ def to_mixer(layer: Layer, arrays: Mapping[str, Any]) -> DiagonalMixer:
     a_log, rows = arrays["A_log"], arrays["x_proj.weight"]
     inner, states = a_log.shape
     rank, bias = layer.options["rank"], arrays.get("in_proj.bias")
-    norms = {role: arrays[role] if role in layer.tensors else None for role in NORMS}
+    dt_norm, b_norm, c_norm = (arrays.get(role) for role in NORMS)
     if layer.options["norms"] == "weightless":
-        norms = {role: rows[:size, 0] * 0 + 1 for role, size in zip(NORMS, (rank, states, states), strict=True)}
+        dt_norm, b_norm, c_norm = (rows[:size, 0] * 0 + 1 for size in (rank, states, states))
     return DiagonalMixer(
         x_dt=rows[:rank][None],
         x_b=rows[rank : rank + states][None],
@@ -150,8 +150,10 @@ def to_mixer(layer: Layer, arrays: Mapping[str, Any]) -> DiagonalMixer:
         conv_bias=arrays.get("conv1d.bias"),
         out=arrays["out_proj.weight"],
         out_bias=arrays.get("out_proj.bias"),
+        dt_norm=dt_norm,
+        b_norm=b_norm,
+        c_norm=c_norm,
         norm_eps=layer.options["norm_eps"],
-        **norms,
     )
 
 

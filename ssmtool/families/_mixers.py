@@ -105,9 +105,9 @@ def refuse_quantised(
     )
 
 
-def silu_only(facts: Mapping[str, Any], name: str) -> None:
-    """Raises FamilyError if the configuration names an activation other than SiLU."""
-    act = option(facts, "mamba_hidden_act", "hidden_act", default="silu")
+def silu_only(facts: Mapping[str, Any], name: str, *keys: str) -> None:
+    """Raises FamilyError if the configuration names, under one of `keys`, an activation other than SiLU."""
+    act = option(facts, *keys, default="silu")
     if act not in ("silu", "swish"):
         raise FamilyError(f"activation {act!r} is not supported", where=name, remedy="The mixers known here use silu")
 
@@ -130,7 +130,6 @@ def with_states(
     config = config or {}
     if not config or isinstance(option(config, *keys), int):
         return resized(config, keys, states)
-    nested = config.get(where)
-    if isinstance(nested, Mapping):
-        return {**config, where: {**nested, keys[0]: states}}
+    if where in config:
+        return {**config, where: {**(config[where] or {}), keys[0]: states}}
     return {**config, keys[0]: states}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssmtool.checkpoint.tensors import TensorInfo
-from ssmtool.families import _mamba1, _mamba1_tiny
+from ssmtool.families import _mamba1, _mamba1_tiny, _single
 from ssmtool.families._contract import Layer, Stack
 from ssmtool.families._mixers import (
     architecture,
@@ -28,7 +28,6 @@ from ssmtool.families._mixers import (
 )
 from ssmtool.families._names import layer_names, option
 from ssmtool.families._pure_stack import stack as pure_stack
-from ssmtool.selective.mixers import DiagonalMixer, Mixer
 
 SUMMARY = "Mamba: mamba_ssm, Hugging Face, mambapy and single mixers; selective, one real diagonal system per channel"
 REFERENCE = (
@@ -67,7 +66,7 @@ def _layer(
 ) -> Layer:
     refuse_quantised(prefix, found, tensors, config)
     facts = settings(config, "mamba")
-    silu_only(facts, name)
+    silu_only(facts, name, "hidden_act")
     foreign = next((kind for kind in model_types(config) if architecture({"model_type": kind}) is None), None)
     note = (
         UNSEEN if not config else f"model_type {foreign!r} is unknown: taken as plain Mamba layers." if foreign else ""
@@ -85,20 +84,11 @@ def _variant(prefix: str, found: Mapping[str, str], tensors: Mapping[str, Tensor
         return "mamba-ssm"
     if prefix.endswith("self_attn."):
         return "graph-mamba"
-    return "mambapy" if "dt_norm" in found or root.endswith("mamba.") else "bare"
+    mambapy = "dt_norm" in found or (root.endswith("mamba.") and root != prefix)
+    return "mambapy" if mambapy else "bare"
 
 
-def to_mixers(layer: Layer, arrays: Mapping[str, Any]) -> tuple[DiagonalMixer]:
-    """The mixer, alone."""
-    return (_mamba1.to_mixer(layer, arrays),)
-
-
-def from_mixers(
-    layer: Layer, arrays: Mapping[str, np.ndarray], mixers: tuple[Mixer, ...]
-) -> dict[str, np.ndarray | None]:
-    """Rows of x_proj, columns of A_log, whatever else changed. Raises FamilyError for another kind of mixer."""
-    (mixer,) = mixers
-    return {**_mamba1.from_mixer(layer, arrays, mixer)}
+to_mixers, from_mixers, forward = _single.to_mixers1, _single.from_mixers1, _single.forward1
 
 
 def reduced_config(config: Mapping[str, Any] | None, layer: Layer, slots: int) -> dict[str, Any]:
@@ -152,8 +142,3 @@ def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]
         "mambapy": {"d_model": size.WIDTH, "n_layers": 2, "d_state": size.STATES, "rms_norm_eps": 1e-3},
     }
     return tensors, configs[variant]
-
-
-def forward(layer: Layer, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """(b, L, d) -> (b, L, d): the mixer alone, without the block's norm and residual."""
-    return _mamba1.forward(layer, arrays, x)

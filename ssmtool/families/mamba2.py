@@ -15,7 +15,7 @@ import numpy as np
 
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
-from ssmtool.families import _mamba2
+from ssmtool.families import _mamba2, _single
 from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer, Stack
 from ssmtool.families._mamba1_tiny import normal, placed, weights
@@ -31,7 +31,6 @@ from ssmtool.families._mixers import (
 )
 from ssmtool.families._names import layer_names, option
 from ssmtool.families._pure_stack import stack as pure_stack
-from ssmtool.selective.mixers import Mixer, ScalarMixer
 
 SUMMARY = "Mamba-2: mamba_ssm and Hugging Face; selective, one decay per head"
 REFERENCE = "Dao, Gu, ICML 2024 (arXiv:2405.21060); github.com/state-spaces/mamba, transformers Mamba2ForCausalLM"
@@ -75,7 +74,7 @@ def _layer(
         states=128,
     )
     _known(name, prefix, tensors, config)
-    silu_only(facts, name)
+    silu_only(facts, name, "hidden_act")
     low, high = step_limits(facts, "time_step_limit", "dt_limit")
     return _mamba2.layer(
         "mamba2",
@@ -118,17 +117,7 @@ def _variant(prefix: str, tensors: Mapping[str, TensorInfo]) -> str:
     return "huggingface" if prefix.rsplit("layers.", 1)[0] + "embeddings.weight" in tensors else "mamba-ssm"
 
 
-def to_mixers(layer: Layer, arrays: Mapping[str, Any]) -> tuple[ScalarMixer]:
-    """The mixer, alone."""
-    return (_mamba2.to_mixer(layer, arrays),)
-
-
-def from_mixers(
-    layer: Layer, arrays: Mapping[str, np.ndarray], mixers: tuple[Mixer, ...]
-) -> dict[str, np.ndarray | None]:
-    """Rows of in_proj and conv1d, and whatever else changed. Raises FamilyError if it is another kind of mixer."""
-    (mixer,) = mixers
-    return {**_mamba2.from_mixer(layer, arrays, mixer)}
+to_mixers, from_mixers, forward = _single.to_mixers2, _single.from_mixers2, _single.forward2
 
 
 def reduced_config(config: Mapping[str, Any] | None, layer: Layer, slots: int) -> dict[str, Any]:
@@ -168,8 +157,3 @@ def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]
     ssm |= {"d_ssm": size.INNER, "D_has_hdim": True} if split else {"rmsnorm": False} if plain else {}
     ssm |= {"norm_before_gate": True, "dt_limit": [0.1, {"__float__": "Infinity"}]} if split else {}
     return tensors, {"d_model": size.WIDTH, "n_layer": 2, "ssm_cfg": ssm, "rms_norm": True, "tie_embeddings": False}
-
-
-def forward(layer: Layer, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """(b, L, d) -> (b, L, d): the mixer alone, without the block's norm and residual."""
-    return _mamba2.forward(layer, arrays, x)
