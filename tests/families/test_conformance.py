@@ -142,7 +142,7 @@ def test_module_is_complete():
 
 @each_case
 def test_layers_describe_the_system(family, variant):
-    module, tensors, _, layers = loaded(family, variant)
+    _, tensors, _, layers = loaded(family, variant)
     assert layers
     assert len({layer.name for layer in layers}) == len(layers)
     for layer in layers:
