@@ -8,38 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Any
 
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
 from ssmtool.families._contract import Layer
-from ssmtool.pipeline.calibrate import BATCH, as_tokens, calibrate, streams
+from ssmtool.pipeline.calibrate import calibrate
 from ssmtool.pipeline.compress import default_output
 from ssmtool.pipeline.model import Model, family_of
-from ssmtool.pipeline.selective_compression import (
-    SelectiveCompression,
-    SelectiveReduction,
-    provenance,
-    selective_card,
-)
+from ssmtool.pipeline.projected import projected_config, projected_files, projected_tensors
+from ssmtool.pipeline.selective_compression import SelectiveCompression, provenance, selective_card
 from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
-from ssmtool.pipeline.storage import Tensors, layer_bytes
+from ssmtool.pipeline.selective_layers import Parts, measured, refitted, shrunk, stock_tensors
+from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
-from ssmtool.selective.language import Runner, sum_of
-from ssmtool.selective.measure import Difference
-from ssmtool.selective.mixers import Mixer, ScalarMixer, to_numpy
-from ssmtool.selective.projection import projected
-from ssmtool.selective.refit import Refit, RefitOptions, refit
-from ssmtool.selective.selection import keep_states, select
+from ssmtool.selective.language import Runner
+from ssmtool.selective.refit import Refit, RefitOptions
 from ssmtool.selective.spectrum import CalibratedSpectrum, calibrated_spectrum
-from ssmtool.selective.statistics import Calibration
-
-MEASURED = 32  # sequences on which the output error of every layer is measured
-Parts = dict[str, tuple[Mixer, ...]]
 
 
 def compress_selective(
@@ -88,6 +75,7 @@ def compress_selective(
     export = export or Export.stock
     asked = _target(rank=rank, energy=energy, error=error, budget=budget)
     _check(model, chosen, export, how, options)
+    kept = 0 if asked[0] in ("energy", "error") else _rank(asked, chosen, {})
     if options is None:
         options = RefitOptions(steps=300 if how is Select.elimination else 0, seed=seed)
     with ExitStack() as stack:
@@ -102,15 +90,19 @@ def compress_selective(
             runner, running, tokens.array, progress=lambda done, total: step("calibrating", done, total, "sequences")
         )
         spectra = {n: tuple(map(calibrated_spectrum, mixers[n], moments[n])) for n in mixers}
-        kept = _rank(asked, chosen, spectra)
+        kept = kept or _rank(asked, chosen, spectra)
         scores = None
         if export is Export.stock and how is Select.taylor:
             scores = taylor_scores(runner, running, tokens.array, step)
-        small, losses = _shrunk(mixers, moments, kept, export, how, scores, seed)
+        small, losses = shrunk(mixers, moments, kept, export, how, scores, seed)
         fits: dict[str, Refit] = {}
         if export is Export.stock and options.steps:
-            small, fits = _refitted(runner, running, small, tokens.array, options, step)
-        rows = _measured(chosen, mixers, small, spectra, losses, fits, runner, running, tokens.array, kept, how, export)
+            small, fits = refitted(runner, running, small, tokens.array, options, step)
+        rows = measured(chosen, mixers, small, spectra, losses, fits, runner, running, tokens.array, kept, how, export)
+        tensors_of = projected_tensors if export is Export.projected else stock_tensors
+        stored = {layer.name: tensors_of(model, layer, small[layer.name]) for layer in chosen}
+        sizes = [layer_bytes(model, row.layer, stored[row.layer.name]) for row in rows]
+        rows = [replace(r, bytes_before=b, bytes_after=a) for r, (b, a) in zip(rows, sizes, strict=True)]
         summary = SelectiveCompression(
             source=model.checkpoint.path,
             output=None,
@@ -119,25 +111,9 @@ def compress_selective(
             select=how if export is Export.stock else None,
             tokens=tokens,
             refit_steps=options.steps if export is Export.stock else 0,
-            layers=(),
+            layers=tuple(rows),
             bytes_before=model.checkpoint.data_bytes,
-            bytes_after=model.checkpoint.data_bytes,
-            source_sha256="",
-        )
-        if export is Export.projected:
-            from ssmtool.pipeline.projected import projected_tensors
-
-            stored = {layer.name: projected_tensors(model, layer, small[layer.name]) for layer in chosen}
-        else:
-            stored = {layer.name: _stock_tensors(model, layer, small[layer.name]) for layer in chosen}
-        sized = []
-        for row in rows:
-            before, after = layer_bytes(model, row.layer, stored[row.layer.name])
-            sized.append(replace(row, bytes_before=before, bytes_after=after))
-        summary = replace(
-            summary,
-            layers=tuple(sized),
-            bytes_after=summary.bytes_before + sum(row.bytes_after - row.bytes_before for row in sized),
+            bytes_after=model.checkpoint.data_bytes + sum(after - before for before, after in sizes),
             source_sha256=digest.result(),
         )
         if rewrite is None:
@@ -145,20 +121,24 @@ def compress_selective(
         for tensors in stored.values():
             for name, (array, dtype) in tensors.items():
                 rewrite.drop(name) if array is None else rewrite.put(name, array, dtype)
-        config = model.checkpoint.config
         if export is Export.projected:
-            from ssmtool.pipeline.projected import projected_config, projected_files
-
-            rewrite.config = projected_config(config, chosen, kept)
+            rewrite.config = projected_config(model.checkpoint.config, chosen, kept)
             projected_files(rewrite)
-        elif config is not None:
-            for layer in chosen:
-                config = family_of(layer).reduced_config(config, layer, kept)
-            rewrite.config = config
+        else:
+            rewrite.config = _stock_config(model, chosen, kept)
         rewrite.metadata = {"ssmtool": json.dumps(provenance(summary))}
         rewrite.card = selective_card(summary)
         path = rewrite.commit()
         return replace(summary, output=Path(path), skipped=tuple(rewrite.skipped))
+
+
+def _stock_config(model: Model, layers: tuple[Layer, ...], states: int) -> dict[str, Any] | None:
+    """config.json with the new state size; None where the original has none."""
+    config = model.checkpoint.config
+    if config is not None:
+        for layer in layers:
+            config = family_of(layer).reduced_config(config, layer, states)
+    return config
 
 
 def _target(**given: float | None) -> tuple[str, float]:
@@ -185,7 +165,14 @@ def _check(model: Model, layers: tuple[Layer, ...], export: Export, how: Select,
             )
     if export is Export.projected:
         if how is not Select.elimination or options is not None:
-            raise UsageError("--select and --refit are for --export stock: a projection keeps no states and needs none")
+            raise UsageError("--select and --refit are for --export stock: a projection needs neither")
+        for layer in layers:
+            if layer.options.get("kind") != "mamba-2":
+                raise ReductionError(
+                    "the decay of Mamba-1 differs from channel to channel, so that its states cannot be mixed",
+                    where=layer.name,
+                    remedy="Use --export stock",
+                )
         return
     every = {layer.name for layer in model.layers if not layer.lti}
     missing = sorted(every - {layer.name for layer in layers})
@@ -225,123 +212,3 @@ def _rank(
     if rank >= states:
         raise ReductionError(f"{kind} {value:g} keeps all {states} states: nothing becomes smaller")
     return max(rank, 1)
-
-
-def _shrunk(
-    mixers: Parts,
-    moments: dict[str, tuple[Calibration, ...]],
-    rank: int,
-    export: Export,
-    how: Select,
-    scores: dict[str, tuple[np.ndarray, ...]] | None,
-    seed: int,
-) -> tuple[Parts, dict[str, tuple[float, ...]]]:
-    """Mixers with `rank` states, and the predicted squared relative error of each (NaN: predicted by its spectrum)."""
-    small: Parts = {}
-    losses: dict[str, tuple[float, ...]] = {}
-    for index, (name, parts) in enumerate(mixers.items()):
-        found, lost = [], []
-        for k, (mixer, moment) in enumerate(zip(parts, moments[name], strict=True)):
-            if export is Export.projected:
-                found.append(projected(mixer, moment, rank))
-                lost.append(float("nan"))
-                continue
-            taylor = None if scores is None else scores[name][k]
-            selection = select(mixer, moment, rank, how, taylor=taylor, seed=seed + 1000 * index + k)
-            found.append(keep_states(mixer, selection))
-            lost.append(selection.loss)
-        small[name], losses[name] = tuple(found), tuple(lost)
-    return small, losses
-
-
-def _refitted(
-    runner: Runner, running: Parts, small: Parts, tokens: np.ndarray, options: RefitOptions, step: Step
-) -> tuple[Parts, dict[str, Refit]]:
-    """Layer by layer in order of application, each behind the reduced ones before it."""
-    start = on_runner(small, runner)
-    done: Parts = {}
-    fits: dict[str, Refit] = {}
-    for name in runner.names:
-        if name not in start:
-            continue
-        x, residual = streams(runner, running, name, tokens, replaced={})
-        added = torch.cat([_sum(running[name], part) for part in x.split(BATCH)])
-        mine, reached = streams(runner, running, name, tokens, replaced=done)
-        target = residual + added - reached
-        done[name], fits[name] = refit(
-            start[name], mine, target, options, lambda n, total, name=name: step(name, n, total, "refit steps")
-        )
-    return {name: tuple(map(to_numpy, parts)) for name, parts in done.items()}, fits
-
-
-@torch.no_grad()
-def _sum(mixers: tuple[Mixer, ...], x: torch.Tensor) -> torch.Tensor:
-    return sum_of(mixers, x)
-
-
-def _measured(
-    layers: tuple[Layer, ...],
-    mixers: Parts,
-    small: Parts,
-    spectra: dict[str, tuple[CalibratedSpectrum, ...]],
-    losses: dict[str, tuple[float, ...]],
-    fits: dict[str, Refit],
-    runner: Runner,
-    running: Parts,
-    tokens: np.ndarray,
-    rank: int,
-    how: Select,
-    export: Export,
-) -> tuple[SelectiveReduction, ...]:
-    """Output errors of every reduced layer on the original's own stream."""
-    reduced = on_runner(small, runner)
-    differences = {layer.name: Difference() for layer in layers}
-
-    def visit(name: str, x: torch.Tensor, _: torch.Tensor) -> None:
-        if name in differences:
-            differences[name].update(running[name], reduced[name], x.to(running[name][0].out))
-
-    rows = tokens[np.linspace(0, len(tokens) - 1, min(MEASURED, len(tokens))).round().astype(int)]
-    with torch.no_grad():
-        for start in range(0, len(rows), BATCH):
-            runner.logits(as_tokens(rows[start : start + BATCH], running), visit)
-    found = []
-    for layer in layers:
-        name = layer.name
-        optimum = _combined([part.errors[rank] ** 2 for part in spectra[name]])
-        predicted = optimum if np.isnan(losses[name]).all() else _combined(list(losses[name]))
-        found.append(
-            SelectiveReduction(
-                layer=layer,
-                method=_method(mixers[name][0], how, export, name in fits),
-                states=rank,
-                predicted=predicted,
-                projection=optimum,
-                scan_error=differences[name].scan_error,
-                out_error=differences[name].out_error,
-                refit=fits.get(name),
-            )
-        )
-    return tuple(found)
-
-
-def _combined(squares: list[float]) -> float:
-    return float(np.sqrt(max(np.mean(squares), 0.0)))
-
-
-def _method(mixer: Mixer, how: Select, export: Export, refitted: bool) -> str:
-    if export is Export.projected:
-        return "projection"
-    mixed = how is Select.elimination and not isinstance(mixer, ScalarMixer) and mixer.c_norm is None
-    return how.value + (" + C-mix" if mixed else "") + (" + refit" if refitted else "")
-
-
-def _stock_tensors(model: Model, layer: Layer, mixers: tuple[Mixer, ...]) -> Tensors:
-    """Tensors of the layer with fewer states, in the dtypes they had."""
-    changed = family_of(layer).from_mixers(layer, model.arrays(layer), mixers)
-    stored = model.checkpoint.tensors
-    found: Tensors = {}
-    for role, array in changed.items():
-        name = layer.tensors.get(role, role)
-        found[name] = (array, stored[name].dtype)
-    return found
