@@ -68,7 +68,7 @@ def drive(layer: Layer, mixers: tuple[Mixer, ...], x: np.ndarray) -> np.ndarray:
             eye = torch.eye(layer.systems, dtype=torch.float64)
             mixer = replace(mixer, in_x=eye, out=eye)
         outs.append(forward(mixer, torch.as_tensor(own))[0].numpy())
-    return np.concatenate(outs, axis=-1) if mixers[0].in_x is None else sum(outs)
+    return np.concatenate(outs, axis=-1) if mixers[0].in_x is None else np.sum(outs, axis=0)
 
 
 def respond(module: ModuleType, layer: Layer, arrays: Tensors, mixers: tuple[Mixer, ...], x: np.ndarray):
