@@ -15,7 +15,8 @@ from ssmtool.selective.statistics import Calibration, Statistics
 
 Mixers = Mapping[str, tuple[Mixer, ...]]
 BATCH = 8
-STRIDE = 4
+STRIDE = 4  # neighbouring states differ little
+ENOUGH = 32  # samples per state, below which every state is measured
 
 
 @torch.no_grad()
@@ -25,7 +26,6 @@ def calibrate(
     tokens: np.ndarray,
     *,
     batch: int = BATCH,
-    stride: int = STRIDE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, tuple[Calibration, ...]]:
     """Moments of every mixer of `mixers` on `tokens`; memory does not grow with their number.
@@ -35,14 +35,12 @@ def calibrate(
         mixers: by layer name, tensor fields.
         tokens: (S, L) integers.
         batch: sequences at a time.
-        stride: every stride-th state is measured; neighbouring states differ little.
         progress: called with (sequences done, sequences).
 
     Raises:
         CalibrationError: states or outputs that are not finite.
     """
-    length = tokens.shape[1]
-    gathered = {name: [Statistics(m, stride=min(stride, length)) for m in parts] for name, parts in mixers.items()}
+    gathered = {name: [Statistics(m, stride=_stride(m, tokens)) for m in parts] for name, parts in mixers.items()}
     # A model run by other code must stay as it is; our own need not compute the same thing twice.
     own = isinstance(runner, LanguageModel)
 
@@ -60,6 +58,11 @@ def calibrate(
         runner.logits(as_tokens(tokens[start : start + batch], mixers), visit)
         progress(min(start + batch, len(tokens)), len(tokens))
     return {name: tuple(s.result() for s in parts) for name, parts in gathered.items()}
+
+
+def _stride(mixer: Mixer, tokens: np.ndarray) -> int:
+    """Every how many steps a state is measured: as rarely as the number of tokens allows, at most STRIDE."""
+    return max(1, min(STRIDE, tokens.size // (ENOUGH * mixer.states), tokens.shape[1]))
 
 
 class _Reached(Exception):
