@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ssmtool.families._contract import Layer
 from ssmtool.pipeline.generate import BATCH
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.projected import mixer_path
+from ssmtool.runtime import patch
 from ssmtool.runtime.modeling_projected import place
 from ssmtool.selective.language import Visit, sum_of
 from ssmtool.selective.mixers import to_torch
@@ -36,6 +37,21 @@ def transformers() -> Any:
             "the model has blocks that are not state-space layers; running it needs the transformers library",
             remedy="Install it: pip install ssmtool[hf]",
         ) from missing
+
+
+@contextmanager
+def quiet(library: Any) -> Iterator[None]:
+    """Without the bars and hints that transformers writes to standard error; its settings come back afterwards."""
+    logging = library.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 class HookedModel:
@@ -67,12 +83,24 @@ class HookedModel:
             )
         library = transformers()
         try:
-            module = library.AutoModelForCausalLM.from_pretrained(
-                checkpoint.path, local_files_only=True, trust_remote_code=False, dtype=dtype
-            )
+            with quiet(library):
+                module, told = library.AutoModelForCausalLM.from_pretrained(
+                    checkpoint.path,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    dtype=dtype,
+                    output_loading_info=True,
+                )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as problem:
             first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
             raise FamilyError(f"transformers cannot load it: {first}", where=str(checkpoint.path)) from problem
+        if told["missing_keys"]:
+            raise FamilyError(
+                f"transformers' {type(module).__name__} finds no {', '.join(sorted(told['missing_keys'])[:3])} in it",
+                where=str(checkpoint.path),
+            )
+        if any("project_b" in layer.tensors for layer in model.layers):
+            patch(module, checkpoint.path)
         self.module: Any = module.eval().requires_grad_(False).to(device)
         self.vocabulary: int = int(module.get_input_embeddings().weight.shape[0])
         # Sequences do not end: what the model would write after its end token is as good to look at.
@@ -107,9 +135,11 @@ class HookedModel:
 
     def _run(self, tokens: Tensor, enter: Enter | None = None, leave: Leave | None = None) -> Tensor:
         """Logits, with `enter(name, input, residual stream)` before and `leave(name, output)` after every mixer."""
-        if enter is None or leave is None:
-            return self.module(input_ids=tokens.to(self._device), use_cache=False).logits
+        tokens = tokens.to(self._device)
         with ExitStack() as hooks:
+            hooks.enter_context(quiet(transformers()))
+            if enter is None or leave is None:
+                return self.module(input_ids=tokens, use_cache=False).logits
             residual: dict[str, Tensor] = {}
             for name, path in self._paths.items():
                 mixer = self.module.get_submodule(path)
@@ -133,12 +163,12 @@ class HookedModel:
                     mixer.register_forward_hook(after),
                 ):
                     hooks.callback(handle.remove)
-            return self.module(input_ids=tokens.to(self._device), use_cache=False).logits
+            return self.module(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
     def sample(self, count: int, length: int, seed: int, start: int | None) -> Tensor:
         """As `ssmtool.pipeline.generate.sample`, by the generation of transformers."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), quiet(transformers()):
             torch.manual_seed(seed)
             parts = []
             for first in range(0, count, BATCH):

@@ -170,6 +170,12 @@ def _class(name: str) -> type:
                 groups, full = int(mixer.n_groups), int(mixer.ssm_state_size)
                 project(mixer, torch.empty(groups, r, full), torch.empty(groups, r, full), SCANS)
 
+        @classmethod
+        def is_custom_code(cls) -> bool:
+            """No: it initialises as the stock model does. What is in no file, such as FalconH1's vector of multipliers,
+            is computed on loading, and for code not its own the library leaves that away."""
+            return False
+
     Projected.__name__ = Projected.__qualname__ = PREFIX + name
     Projected.__module__ = __name__
     return Projected

@@ -69,7 +69,8 @@ def decoded(model, ids: torch.Tensor):
     out = model(ids[:, :4], use_cache=True)
     rows, cache = [out.logits], getattr(out, name)
     for t in range(4, ids.shape[1]):
-        out = model(ids[:, t : t + 1], use_cache=True, **{name: cache})
+        at = torch.full((len(ids), 1), t)  # some hybrids do not count the positions they have cached
+        out = model(ids[:, t : t + 1], use_cache=True, position_ids=at, **{name: cache})
         rows.append(out.logits)
         cache = getattr(out, name)
     return torch.cat(rows, 1), cache
