@@ -8,6 +8,14 @@
     ssmtool.validate(model, ssmtool.load(done.output)).passed
     ssmtool.evaluate("smaller.safetensors", task="digits").accuracy
 
+and for selective models, which are measured on tokens (docs/selective.md):
+
+    model = ssmtool.load("mamba2-370m")
+    runner = ssmtool.open_runner(model)
+    tokens = ssmtool.read_tokens(ssmtool.TokenSource(file="calibration.npy"), model, runner)
+    ssmtool.calibrated_hsv(model, runner, tokens).layers[0].spectra[0].errors      # (N + 1,)
+    ssmtool.compress_selective(model, runner, tokens, "smaller", rank=32)
+
 Everything refused is a `SsmtoolError`. Importing ssmtool is cheap: PyTorch is loaded when it is first needed.
 """
 
@@ -17,6 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ssmtool.errors import (
+    CalibrationError,
     CheckpointError,
     FamilyError,
     MismatchError,
@@ -30,31 +39,46 @@ from ssmtool.errors import (
 if TYPE_CHECKING:
     from ssmtool.pipeline.compress import compress
     from ssmtool.pipeline.model import load
+    from ssmtool.pipeline.runner import open_runner
+    from ssmtool.pipeline.selective_compress import compress_selective
+    from ssmtool.pipeline.selective_hsv import calibrated_hsv
+    from ssmtool.pipeline.tokens import TokenSource, read_tokens
     from ssmtool.pipeline.validate import validate
     from ssmtool.training.evaluate import evaluate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CalibrationError",
     "CheckpointError",
     "FamilyError",
     "MismatchError",
     "OutputError",
     "ReductionError",
     "SsmtoolError",
+    "TokenSource",
     "UnstableError",
     "UsageError",
     "__version__",
+    "calibrated_hsv",
     "compress",
+    "compress_selective",
     "evaluate",
     "load",
+    "open_runner",
+    "read_tokens",
     "validate",
 ]
 
 _HOME = {
+    "TokenSource": "ssmtool.pipeline.tokens",
+    "calibrated_hsv": "ssmtool.pipeline.selective_hsv",
     "compress": "ssmtool.pipeline.compress",
+    "compress_selective": "ssmtool.pipeline.selective_compress",
     "evaluate": "ssmtool.training.evaluate",
     "load": "ssmtool.pipeline.model",
+    "open_runner": "ssmtool.pipeline.runner",
+    "read_tokens": "ssmtool.pipeline.tokens",
     "validate": "ssmtool.pipeline.validate",
 }
 
