@@ -15,7 +15,7 @@ from ssmtool.selective.statistics import Calibration, Statistics
 
 Mixers = Mapping[str, tuple[Mixer, ...]]
 BATCH = 8
-STRIDE = 4  # neighbouring states differ little
+STRIDE = 8  # neighbouring states differ little
 ENOUGH = 32  # samples per state, below which every state is measured
 
 

@@ -52,8 +52,8 @@ class TokenSource:
         UsageError: not exactly one source, numbers out of range, `as_bytes` without text.
     """
 
-    file: Path | None = None
-    text: Path | None = None
+    file: str | Path | None = None
+    text: str | Path | None = None
     as_bytes: bool = False
     sampled: int | None = None
     length: int = LENGTH
@@ -94,12 +94,12 @@ def read_tokens(source: TokenSource, model: Model, runner: Runner) -> Tokens:
         array = _sampled(source, model, runner)
         what = f"sampled from the model itself, seed {source.seed}"
     elif source.text is not None:
-        array = _text(source, source.text, model, runner.vocabulary)
-        what = f"of {source.text.name}" + (" as bytes" if source.as_bytes else "")
+        array = _text(source, Path(source.text), model, runner.vocabulary)
+        what = f"of {Path(source.text).name}" + (" as bytes" if source.as_bytes else "")
     else:
         assert source.file is not None
-        array = spread_rows(_file(source.file), source.sequences)
-        what = f"of {source.file.name}"
+        array = spread_rows(_file(Path(source.file)), source.sequences)
+        what = f"of {Path(source.file).name}"
     _check(array, str(source.file or source.text or "--self"), model, runner.vocabulary)
     rows, length = array.shape
     digest = hashlib.sha256(f"{rows} {length} ".encode() + array.astype("<i8").tobytes()).hexdigest()
