@@ -3,7 +3,7 @@
 An analysis module defines
     SUMMARY: str      one line for --help and the docs table
     REFERENCE: str    papers the numbers come from
-    start() -> Observer
+    start() -> an Observer
 
 The observer is shown every layer's weights, then, if there are tokens, what every layer does with each batch of them,
 and is asked for its result at the end. The result is a frozen dataclass whose fields become the section's JSON; it says

@@ -63,7 +63,7 @@ class ImportanceMeter:
         """What was averaged."""
         mean = self._total / self._tokens
         often = [kind for kind, count in self._count.items() if count >= 10]
-        best = sorted(often, key=lambda kind: -self._sum[kind] / self._count[kind])[:MANY]
+        best = sorted(often, key=lambda kind: (-self._sum[kind] / self._count[kind], kind))[:MANY]
         bytewise = max(self._count) < _BYTES
         return Importance(
             mean,

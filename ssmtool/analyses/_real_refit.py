@@ -18,7 +18,7 @@ from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, without_feedthrough
 
 LENGTH = 1024  # steps of the impulse response that are fitted
-_POLES = 96  # of each sign
+_POLES = 192  # of each sign
 _CARRIED = 1e-7
 
 

@@ -78,6 +78,8 @@ class Memory(Section):
     layers: tuple[LayerMemory, ...]
 
     def tables(self) -> tuple[Table, ...]:
+        if not self.layers:
+            return ()
         rows = tuple(
             (
                 row.name,
@@ -252,7 +254,7 @@ class MemoryInUse(Observer):
         )
 
 
-def start() -> Observer:
+def start() -> MemoryInUse:
     """An observer for one model."""
     return MemoryInUse()
 

@@ -69,6 +69,8 @@ class Parametrisation(Section):
     layers: tuple[LayerParameters, ...]
 
     def tables(self) -> tuple[Table, ...]:
+        if not self.layers:
+            return ()
         rows = tuple(
             (
                 row.name,
@@ -93,6 +95,8 @@ class Parametrisation(Section):
         return (Table(columns, rows, note),)
 
     def panels(self) -> tuple[Panel, ...]:
+        if not self.layers:
+            return ()
         names = list(dict.fromkeys(scale.matrix for row in self.layers for scale in row.scales))
         curves = []
         for name in names:
@@ -202,7 +206,7 @@ class Parameters(Observer):
         )
 
 
-def start() -> Observer:
+def start() -> Parameters:
     """An observer for one model."""
     return Parameters()
 

@@ -142,7 +142,7 @@ class Propagation(Observer):
         return Relevance((), (reason,), 0, 0, None, None, None, None, (), ())
 
 
-def start() -> Observer:
+def start() -> Propagation:
     """An observer for one model."""
     return Propagation()
 

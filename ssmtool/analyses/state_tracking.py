@@ -71,6 +71,8 @@ class StateTracking(Section):
     layers: tuple[LayerTracking, ...]
 
     def tables(self) -> tuple[Table, ...]:
+        if not self.layers:
+            return ()
         rows = tuple(
             (
                 row.name,
@@ -93,6 +95,8 @@ class StateTracking(Section):
         return (Table(columns, rows, note),)
 
     def panels(self) -> tuple[Panel, ...]:
+        if not self.layers:
+            return ()
         places = range(len(self.layers))
         panels = [
             Panel(
@@ -194,7 +198,7 @@ class Tracking(Observer):
         return StateTracking(tuple(verdicts), missing, parity, modular, tuple(layers))
 
 
-def start() -> Observer:
+def start() -> Tracking:
     """An observer for one model."""
     return Tracking()
 

@@ -66,6 +66,8 @@ class Timescales(Section):
     layers: tuple[LayerTimes, ...]
 
     def tables(self) -> tuple[Table, ...]:
+        if not self.layers:
+            return ()
         rows = tuple(
             (
                 row.name,
@@ -91,6 +93,8 @@ class Timescales(Section):
         )
 
     def panels(self) -> tuple[Panel, ...]:
+        if not self.layers:
+            return ()
         edges = np.array(self.edges)
         centres = 10.0 ** ((edges[:-1] + edges[1:]) / 2)
         curves = tuple(curve(centres, row.histogram, row.name) for row in self.layers)
@@ -167,7 +171,7 @@ class Times(Observer):
         return Timescales(verdicts, missing, floats(_EDGES), self._length, tuple(layers))
 
 
-def start() -> Observer:
+def start() -> Times:
     """An observer for one model."""
     return Times()
 

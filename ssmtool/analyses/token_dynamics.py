@@ -199,10 +199,8 @@ class Dynamics(Observer):
     @torch.no_grad()
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
-        sums = _Sums()
         for name, part in seen.passes.items():
-            sums = self._sums.setdefault(name, _Sums())
-            sums.add(seen.stream.double(), seen.update.double())
+            self._sums.setdefault(name, _Sums()).add(seen.stream.double(), seen.update.double())
             total, count = self._moments.get(name, (0.0, 0))
             B, C = _read(part)
             self._moments[name] = (
@@ -246,7 +244,7 @@ class Dynamics(Observer):
         )
 
 
-def start() -> Observer:
+def start() -> Dynamics:
     """An observer for one model."""
     return Dynamics()
 

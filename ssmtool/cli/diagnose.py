@@ -45,7 +45,7 @@ SUFFIXES = (".svg", ".png", ".pdf")
 EXAMPLES = examples(
     "ssmtool diagnose digits-s4d.safetensors --task digits",
     "ssmtool diagnose mamba-130m --tokens held-out.npy --plot pictures/",
-    "ssmtool diagnose mamba-130m --section memory --self 32 --json | jq '.sections.memory.layers[0].needed'",
+    "ssmtool diagnose mamba-130m --section memory --self 32 --json | jq .sections.memory.verdicts",
 )
 
 
@@ -95,9 +95,10 @@ def command(
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("nothing, only write the files asked for")] = False,
 ) -> None:
-    """Say what a model's state-space layers do: time scales, memory, parametrisation, state tracking, token dynamics.
+    """Say what a model's state-space layers do, and what it means.
 
-    What can be read off the weights is always shown. What selective layers (Mamba) make of tokens is measured on at
+    Time scales, memory in use, parametrisation, state tracking, token dynamics and relevance, one section each. What
+    can be read off the weights is always shown. What selective layers (Mamba) make of tokens is measured on at
     most 64 sequences of 256 tokens of --tokens, --text or --self. Every number is defined in docs/diagnose.md.
     """
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)

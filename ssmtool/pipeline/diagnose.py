@@ -129,7 +129,9 @@ def _ready(mixer: Mixer, runner: Runner) -> Mixer:
     """The mixer in the runner's precision and place."""
     if isinstance(runner, LanguageModel):
         return to_torch(mixer, runner.embedding.dtype, str(runner.embedding.device))
-    return to_torch(mixer, torch.float32, "cuda" if torch.cuda.is_available() else "cpu")
+    module = getattr(runner, "module", None)  # of a model that transformers runs
+    place = "cpu" if module is None else str(next(module.parameters()).device)
+    return to_torch(mixer, torch.float32, place)
 
 
 @torch.no_grad()

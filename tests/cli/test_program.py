@@ -7,7 +7,7 @@ import torch
 
 import ssmtool
 from ssmtool import plugins
-from ssmtool.cli import compress, evaluate, hsv, inspect, validate
+from ssmtool.cli import compress, diagnose, evaluate, hsv, inspect, validate
 from ssmtool.cli.app import command
 
 COMMON = {"--family", "--json", "--quiet", "--help"}
@@ -18,6 +18,7 @@ OPTIONS = {
     | {"--output", "--rank", "--energy", "--error", "--budget", "--method", "--layers", "--per-layer", "--dry-run"}
     | {"--device"},
     "validate": COMMON | {"--inputs", "--length", "--max-error", "--layers", "--seed", "--device"},
+    "diagnose": COMMON | {"--section", "--tokens", "--text", "--self", "--task", "--plot", "--layer", "--device"},
     "evaluate": COMMON | {"--task", "--device"},
 }
 
@@ -52,8 +53,8 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 
 def test_every_command_documents_every_option():
     program = command()
-    modules = {"inspect": inspect, "hsv": hsv, "compress": compress, "validate": validate, "evaluate": evaluate}
-    assert set(program.commands) == set(modules)  # type: ignore[attr-defined]
+    modules = (inspect, hsv, diagnose, compress, validate, evaluate)
+    assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:
             assert getattr(parameter, "help", ""), f"{sub.name} {parameter.name}"
