@@ -85,6 +85,8 @@ def layer(
 ) -> Layer:
     """A Layer of one mixer. Raises FamilyError for missing tensors, and shapes that do not fit."""
     complete(prefix, found, NEEDED)
+    if prefix + "init_states" in tensors:
+        raise FamilyError("a learnt initial state is not supported", where=prefix + "init_states")
     heads, wide = tensors[found["A_log"]].shape[0], facts.groups * facts.states
     columns, channels = (tensors[found[r]].shape for r in ("out_proj.weight", "conv1d.weight"))
     total = columns[-1] if columns else 0

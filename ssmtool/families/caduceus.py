@@ -31,7 +31,7 @@ REFERENCE = (
     "Schiff et al., ICML 2024 (arXiv:2403.03234), github.com/kuleshov-group/caduceus; "
     "Wang et al. 2024 (arXiv:2411.08909), github.com/amazon-science/LC-PLM"
 )
-VARIANTS = ("mamba-1", "mamba-1-tied", "reverse-complement", "mamba-2")
+VARIANTS = ("mamba-1", "mamba-1-tied", "reverse-complement", "mamba-2", "mamba-2-tied")
 
 FORWARD, BACKWARD = "mamba_fwd.", "mamba_rev."
 SHARED = ("in_proj.weight", "in_proj.bias", "out_proj.weight", "out_proj.bias")
@@ -172,7 +172,7 @@ def reduced_config(config: Mapping[str, Any] | None, layer: Layer, slots: int) -
 def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
     """Two blocks; "-tied": the backward projections are not in the file."""
     rng, size = np.random.default_rng(seed), _mamba1_tiny
-    second, complement = variant == "mamba-2", variant == "reverse-complement"
+    second, complement = variant.startswith("mamba-2"), variant == "reverse-complement"
     trunk = "bimamba.backbone." if second else "caduceus.backbone."
     tensors = {trunk + "embeddings.word_embeddings.weight": size.normal(rng, 16, size.WIDTH)}
     for i in range(2):
@@ -188,7 +188,7 @@ def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]
     ssm: dict[str, Any] = {"d_state": size.STATES}
     if second:
         ssm |= {"ngroups": _mamba2_tiny.GROUPS, "headdim": _mamba2_tiny.HEAD}
-    return tensors, config | {"ssm_cfg": ssm, "rcps": complement, "bidirectional_weight_tie": not second}
+    return tensors, config | {"ssm_cfg": ssm, "rcps": complement, "bidirectional_weight_tie": variant != "mamba-2"}
 
 
 def forward(layer: Layer, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Mamba-2 mixers: mamba_ssm and Hugging Face Mamba2.
+"""Mamba-2 mixers: mamba_ssm, Hugging Face Mamba2, mambapy.
 
-The tensors and the formula are in _mamba2.py. Both normalise after the gate, in G groups; mamba_ssm can turn that
-around (norm_before_gate) or leave the norm away (rmsnorm false), give D one value per channel (D_has_hdim), and run the
-scan on part of the channels (d_ssm). Hybrids whose mixers have the same tensors multiply, clamp and normalise
-otherwise: what is not named mamba2 by its configuration is taken for one only if nothing speaks against it.
+The tensors and the formula are in _mamba2.py. All normalise after the gate, in G groups but for mambapy, which takes
+the mean over all channels; mamba_ssm can turn that around (norm_before_gate) or leave the norm away (rmsnorm false),
+give D one value per channel (D_has_hdim), and run the scan on part of the channels (d_ssm). Hybrids whose mixers have
+the same tensors multiply, clamp and normalise otherwise: what is not named mamba2 by its configuration is taken for one
+only if nothing speaks against it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ from ssmtool.families._mixers import (
 from ssmtool.families._names import layer_names, option
 from ssmtool.families._pure_stack import stack as pure_stack
 
-SUMMARY = "Mamba-2: mamba_ssm and Hugging Face; selective, one decay per head"
-REFERENCE = "Dao, Gu, ICML 2024 (arXiv:2405.21060); github.com/state-spaces/mamba, transformers Mamba2ForCausalLM"
-VARIANTS = ("mamba-ssm", "mamba-ssm-split", "mamba-ssm-plain", "huggingface")
+SUMMARY = "Mamba-2: mamba_ssm, Hugging Face and mambapy; selective, one decay per head"
+REFERENCE = (
+    "Dao, Gu, ICML 2024 (arXiv:2405.21060); github.com/state-spaces/mamba, transformers Mamba2ForCausalLM, "
+    "github.com/alxndrTL/mamba.py"
+)
+VARIANTS = ("mamba-ssm", "mamba-ssm-split", "mamba-ssm-plain", "huggingface", "mambapy")
 
 BIDIRECTIONAL = ("mamba_fwd.", "mamba_rev.")  # LC-PLM
 HYBRIDS = "zamba2, bamba, falcon_h1, nemotron_h, granitemoehybrid"
@@ -71,7 +75,7 @@ def _layer(
         group_keys=("ngroups", "n_groups") if not model_types(config) else ("n_groups", "ngroups"),
         state_keys=("d_state", "state_size") if not model_types(config) else ("state_size", "d_state"),
         groups=8 if architecture(config) == "mamba2" else 1,
-        states=128,
+        states=64 if _is_mambapy(facts) else 128,
     )
     _known(name, prefix, tensors, config)
     silu_only(facts, name, "hidden_act")
@@ -87,13 +91,17 @@ def _layer(
             groups=groups,
             states=states,
             eps=float(option(facts, "layer_norm_epsilon", default=1e-5)),
-            norm_groups=groups,
+            norm_groups=1 if _is_mambapy(facts) else groups,
             norm_before_gate=bool(option(facts, "norm_before_gate", default=False)),
             dt_min=low,
             dt_max=high,
             inner=int(option(facts, "d_ssm", default=0)),
         ),
     )
+
+
+def _is_mambapy(facts: Mapping[str, Any]) -> bool:
+    return "expand_factor" in facts and "d_head" in facts
 
 
 def _known(name: str, prefix: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) -> None:
@@ -114,7 +122,10 @@ def _known(name: str, prefix: str, tensors: Mapping[str, TensorInfo], config: Ma
 
 
 def _variant(prefix: str, tensors: Mapping[str, TensorInfo]) -> str:
-    return "huggingface" if prefix.rsplit("layers.", 1)[0] + "embeddings.weight" in tensors else "mamba-ssm"
+    root = prefix.rsplit("layers.", 1)[0]
+    if root.endswith("mamba.") and root != prefix:
+        return "mambapy"
+    return "huggingface" if root + "embeddings.weight" in tensors else "mamba-ssm"
 
 
 to_mixers, from_mixers, forward = _single.to_mixers2, _single.from_mixers2, _single.forward2
@@ -131,9 +142,9 @@ def stack(
 ) -> Stack | None:
     """The language model around the mixers; None for hybrids and layer norms."""
     facts = settings(config, "mamba2")
-    if facts.get("rms_norm") is False:
+    if facts.get("rms_norm") is False or facts.get("mup"):
         return None
-    eps = option(facts, "layer_norm_epsilon", "norm_epsilon", default=1e-5)
+    eps = option(facts, "layer_norm_epsilon", "rms_norm_eps", "norm_epsilon", default=1e-5)
     return pure_stack(tensors, layers, float(eps), option(facts, "tie_word_embeddings", "tie_embeddings"))
 
 
@@ -141,18 +152,22 @@ def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]
     """Two blocks. "split": d_ssm smaller than the inner width, D per channel; "plain": without the gated norm."""
     rng, huggingface = np.random.default_rng(seed), variant == "huggingface"
     split, plain = variant == "mamba-ssm-split", variant == "mamba-ssm-plain"
-    embedding = "backbone.embeddings.weight" if huggingface else "backbone.embedding.weight"
-    tensors = {embedding: normal(rng, 16, size.WIDTH)}
+    mambapy = variant == "mambapy"
+    trunk, root = ("mamba.", "") if mambapy else ("backbone.", "backbone.")
+    tensors = {root + ("embeddings.weight" if huggingface else "embedding.weight"): normal(rng, 16, size.WIDTH)}
     for i in range(2):
-        block = f"backbone.layers.{i}."
+        block = f"{trunk}layers.{i}."
         tensors[block + "norm.weight"] = weights(rng, size.WIDTH)
         mixer = size.mixer(rng, bias=not plain, norm=not plain, mlp=4 if split else 0, per_channel=split)
         tensors |= placed(block + "mixer.", mixer)
-    tensors |= {"backbone.norm_f.weight": weights(rng, size.WIDTH), "lm_head.weight": normal(rng, 16, size.WIDTH)}
+    tensors |= {root + "norm_f.weight": weights(rng, size.WIDTH), "lm_head.weight": normal(rng, 16, size.WIDTH)}
     if huggingface:
         config = {"model_type": "mamba2", "hidden_size": size.WIDTH, "state_size": size.STATES, "n_groups": size.GROUPS}
         config |= {"num_heads": size.HEADS, "head_dim": size.HEAD, "num_hidden_layers": 2, "layer_norm_epsilon": 1e-4}
         return tensors, config | {"time_step_limit": [0.05, 0.9], "tie_word_embeddings": False}
+    if mambapy:
+        config = {"d_model": size.WIDTH, "d_state": size.STATES, "n_groups": size.GROUPS, "d_head": size.HEAD}
+        return tensors, config | {"expand_factor": 2, "rms_norm_eps": 1e-3}
     ssm = {"layer": "Mamba2", "d_state": size.STATES, "ngroups": size.GROUPS, "headdim": size.HEAD}
     ssm |= {"d_ssm": size.INNER, "D_has_hdim": True} if split else {"rmsnorm": False} if plain else {}
     ssm |= {"norm_before_gate": True, "dt_limit": [0.1, {"__float__": "Infinity"}]} if split else {}
