@@ -66,6 +66,7 @@ class HookedModel:
 
     Attributes:
         names, vocabulary: see `Runner`.
+        device: where the weights are.
         module: the transformers model.
 
     Raises:
@@ -105,7 +106,8 @@ class HookedModel:
         self.vocabulary: int = int(module.get_input_embeddings().weight.shape[0])
         # Sequences do not end: what the model would write after its end token is as good to look at.
         self.module.generation_config.eos_token_id = None
-        self._model, self._device, self._dtype = model, device, dtype
+        self.device = str(device)
+        self._model, self._dtype = model, dtype
         self._paths = module_paths(self.module, [layer for layer in model.layers if not layer.lti])
         self.names: tuple[str, ...] = tuple(self._paths)
         self._scale = dict.fromkeys(self.names, 1.0)
@@ -135,7 +137,7 @@ class HookedModel:
 
     def _run(self, tokens: Tensor, enter: Enter | None = None, leave: Leave | None = None) -> Tensor:
         """Logits, with `enter(name, input, residual stream)` before and `leave(name, output)` after every mixer."""
-        tokens = tokens.to(self._device)
+        tokens = tokens.to(self.device)
         with ExitStack() as hooks:
             hooks.enter_context(quiet(transformers()))
             if enter is None or leave is None:
@@ -175,7 +177,7 @@ class HookedModel:
                 rows = min(BATCH, count - first)
                 shape = (rows, 1)
                 begin = torch.randint(self.vocabulary, shape) if start is None else torch.full(shape, start)
-                begin = begin.to(self._device)
+                begin = begin.to(self.device)
                 if length > 1:
                     begin = self.module.generate(
                         input_ids=begin,

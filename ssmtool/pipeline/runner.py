@@ -108,6 +108,10 @@ class Replaced:
     def vocabulary(self) -> int:
         return self.runner.vocabulary
 
+    @property
+    def device(self) -> str:
+        return getattr(self.runner, "device", "cpu")
+
     def logits(self, tokens: Tensor, visit: Visit | None = None) -> Tensor:
         """As `LanguageModel.logits`."""
         replace = replacing(self.mixers)

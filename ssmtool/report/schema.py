@@ -200,6 +200,46 @@ class ValidateDocument(Document):
     layers: list[ValidateLayer]
 
 
+class LanguageFacts(_Strict):
+    predictions: int = Field(description="next tokens predicted")
+    loss_before: float = Field(description="mean cross-entropy, nats per token")
+    loss_after: float
+    perplexity_before: float
+    perplexity_after: float
+    perplexity_increase: float = Field(description="in percent")
+    bits_before: float = Field(description="cross-entropy, bits per token")
+    bits_after: float
+    kl: float = Field(description="mean KL divergence of the next-token distributions from the original's, nats")
+    agreement: float = Field(description="share of places with the same likeliest token")
+
+
+class SelectiveValidateLayer(_Strict):
+    name: str
+    states_before: int
+    states_after: int
+    predicted_error: float | None = Field(description="of the weighted scan output, recorded by compress")
+    scan_error: float = Field(description="of the weighted scan output, measured")
+    output_error: float = Field(description="of what the layer adds, measured")
+
+
+class SelectiveValidateDocument(Document):
+    reduced: Source
+    passed: bool
+    reasons: list[str]
+    tokens: TokenFacts
+    language: LanguageFacts
+    state_bytes_before: int = Field(description="of the selective layers, one sequence, float32")
+    state_bytes_after: int
+    decoding_before: float | None = Field(description="tokens per second on this machine; null where not measured")
+    decoding_after: float | None
+    device: str
+    max_perplexity_increase: float | None
+    max_kl: float | None
+    max_error: float | None
+    compared_sequences: int = Field(description="on which the layers were compared")
+    layers: list[SelectiveValidateLayer]
+
+
 class EvaluateResult(_Strict):
     path: str
     task: str

@@ -64,6 +64,11 @@ class LanguageModel:
         """V."""
         return self.embedding.shape[0]
 
+    @property
+    def device(self) -> str:
+        """Where the weights are and tokens have to be."""
+        return str(self.embedding.device)
+
     def logits(self, tokens: Tensor, visit: Visit | None = None) -> Tensor:
         """Next-token logits (b, L, V) of tokens (b, L), integers below V.
 

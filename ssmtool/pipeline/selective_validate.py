@@ -1,0 +1,161 @@
+"""Two selective language models run side by side on the same tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssmtool.errors import MismatchError
+from ssmtool.families._contract import Layer
+from ssmtool.pipeline.calibrate import BATCH
+from ssmtool.pipeline.language import Decoding, compare, decoding_speed, device_of
+from ssmtool.pipeline.model import Model
+from ssmtool.pipeline.pairing import check_rest, partners
+from ssmtool.pipeline.runner import open_runner
+from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
+from ssmtool.pipeline.selective_validation import LayerDifference, Limits, SelectiveValidation
+from ssmtool.pipeline.tokens import TokenSource, read_tokens, spread_rows
+from ssmtool.selective.language import LanguageModel, Runner
+from ssmtool.selective.measure import Difference
+from ssmtool.selective.mixers import Mixer
+
+MEASURED = 32  # sequences on which the layers are compared
+PROMPT = 32  # tokens read before decoding is timed
+
+
+def validate_selective(
+    original: Model,
+    reduced: Model,
+    source: TokenSource,
+    *,
+    limits: Limits | None = None,
+    layers: Iterable[str] | None = None,
+    device: str = "auto",
+    step: Step = no_step,
+) -> SelectiveValidation:
+    """Run both models on the same tokens and compare what they predict, and every layer on the original's stream.
+
+    Args:
+        original, reduced: from `ssmtool.load`. Both are held in memory at a time.
+        source: tokens; what is sampled is sampled from the original.
+        limits: above which the validation fails.
+        layers: names or globs of the layers to compare; the predictions are those of the whole models.
+        device: "auto", "cpu" or "cuda".
+        step: progress.
+
+    Raises:
+        MismatchError: the checkpoints do not belong together.
+        UsageError: no such layer; tokens that the models cannot read.
+        FamilyError, CheckpointError: as `open_runner`.
+    """
+    chosen = selected(original, layers)
+    matching = partners(original, reduced, chosen)
+    predicted = recorded_prediction(original, reduced)
+    check_rest(original, reduced, predicted is not None)
+    before, after = open_runner(original, device), open_runner(reduced, device)
+    tokens = read_tokens(source, original, before)
+    language = compare(
+        before, after, tokens.array, progress=lambda done, total: step("predicting", done, total, "sequences")
+    )
+    rows = spread_rows(tokens.array, MEASURED)
+    differences = _differences(
+        original, reduced, list(zip(chosen, matching, strict=True)), before, rows,
+        lambda done, total: step("comparing layers", done, total, "sequences"),
+    )  # fmt: skip
+    found = tuple(
+        LayerDifference(
+            name=layer.name,
+            states=(layer.slots, partner.slots),
+            predicted=(predicted or {}).get(layer.name, float("nan")),
+            scan_error=difference.scan_error,
+            out_error=difference.out_error,
+        )
+        for layer, partner, difference in zip(chosen, matching, differences, strict=True)
+    )
+    return SelectiveValidation(
+        layers=found,
+        tokens=tokens,
+        language=language,
+        state_bytes=(state_bytes(original), state_bytes(reduced)),
+        decoding=_decoding(before, after, tokens.array),
+        measured_sequences=len(rows),
+        limits=limits or Limits(),
+        device=str(device_of(before)),
+    )
+
+
+def recorded_prediction(original: Model, reduced: Model) -> dict[str, float] | None:
+    """Predicted error by layer from the reduced checkpoint's record; None without one.
+
+    Raises:
+        MismatchError: it was made from another checkpoint.
+    """
+    try:
+        record = json.loads(reduced.checkpoint.metadata["ssmtool"])
+        predicted = {str(name): float(error) for name, error in record["predicted_error"].items()}
+        source = record["source_sha256"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if source != original.checkpoint.sha256():
+        raise MismatchError(
+            f"the reduced checkpoint was made from another one (sha256 {source[:12]}…)",
+            where=f"{original.checkpoint.path} and {reduced.checkpoint.path}",
+            remedy="Give the checkpoint it was made from",
+        )
+    return predicted
+
+
+@torch.no_grad()
+def _differences(
+    original: Model,
+    reduced: Model,
+    pairs: list[tuple[Layer, Layer]],
+    runner: Runner,
+    rows: np.ndarray,
+    progress: Callable[[int, int], None],
+) -> list[Difference]:
+    """What every reduced layer does differently where the original's stream reaches it."""
+    differences = {layer.name: Difference() for layer, _ in pairs}
+    first = on_runner({layer.name: original.mixers(layer) for layer, _ in pairs}, runner)
+    second = on_runner({layer.name: reduced.mixers(partner) for layer, partner in pairs}, runner)
+    own = isinstance(runner, LanguageModel)
+
+    def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
+        if name not in differences:
+            return None
+        added = differences[name].update(first[name], second[name], x.to(first[name][0].out))
+        # A model run by other code must stay as it is; our own need not compute the same thing twice.
+        return added if own else None
+
+    for start in range(0, len(rows), BATCH):
+        part = torch.from_numpy(rows[start : start + BATCH].astype(np.int64))
+        runner.logits(part.to(device_of(runner)), visit)
+        progress(min(start + BATCH, len(rows)), len(rows))
+    return list(differences.values())
+
+
+def state_bytes(model: Model) -> int:
+    """What the selective layers carry from token to token for one sequence in float32: states and convolution tails."""
+    mixers = (mixer for layer in model.layers if not layer.lti for mixer in model.mixers(layer))
+    return sum(4 * (mixer.state_size + _tail(mixer)) for mixer in mixers)
+
+
+def _tail(mixer: Mixer) -> int:
+    if mixer.conv is None:
+        return 0
+    channels, taps = mixer.conv.shape
+    return channels * (taps - 1)
+
+
+def _decoding(before: Runner, after: Runner, tokens: np.ndarray) -> tuple[Decoding, Decoding] | None:
+    """Speed of both, where the project's own code runs them and nothing reads backwards."""
+    if not isinstance(before, LanguageModel) or not isinstance(after, LanguageModel):
+        return None
+    if any(mixer.reverse for parts in before.mixers.values() for mixer in parts):
+        return None
+    prompt = torch.from_numpy(tokens[:1, :PROMPT].astype(np.int64)).to(device_of(before))
+    return decoding_speed(before, prompt), decoding_speed(after, prompt)
