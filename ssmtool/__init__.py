@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.selective_hsv import calibrated_hsv
     from ssmtool.pipeline.tokens import TokenSource, read_tokens
     from ssmtool.pipeline.validate import validate
+    from ssmtool.selective.refit import RefitOptions
     from ssmtool.training.evaluate import evaluate
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ __all__ = [
     "MismatchError",
     "OutputError",
     "ReductionError",
+    "RefitOptions",
     "SsmtoolError",
     "TokenSource",
     "UnstableError",
@@ -71,6 +73,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "RefitOptions": "ssmtool.selective.refit",
     "TokenSource": "ssmtool.pipeline.tokens",
     "calibrated_hsv": "ssmtool.pipeline.selective_hsv",
     "compress": "ssmtool.pipeline.compress",

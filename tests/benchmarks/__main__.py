@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those named on the command line (engine, accuracy, scale)."""
+"""`make bench`: every benchmark, or those named on the command line (accuracy, engine, scale, selective)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "accuracy": "Hankel singular values against mpmath",
     "engine": "Hankel singular values and balanced truncation against SLICOT, SciPy and pyMOR",
     "scale": "A 4 GB checkpoint: memory and time",
+    "selective": "Reduced Mamba and Mamba-2 language models against selection of states",
 }
 
 
