@@ -102,7 +102,7 @@ class Relevance(Section):
                     f"One prediction: {_word(first.prediction)}",
                     "last tokens read",
                     "share of relevance",
-                    (curve(range(-len(first.relevance), 0), first.relevance),),
+                    (curve(range(1 - len(first.relevance), 1), first.relevance),),
                     "bar",
                     level=(0.0, ""),
                 )

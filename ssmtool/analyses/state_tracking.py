@@ -8,7 +8,7 @@ import numpy as np
 
 from ssmtool.analyses._contract import NEEDS_TOKENS, Curve, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._linear import eigenvalues
-from ssmtool.analyses._numbers import curve
+from ssmtool.analyses._numbers import curve, floats
 from ssmtool.analyses._steps import StepHistogram, bias_steps, rates
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.selective.mixers import Mixer
@@ -20,6 +20,7 @@ REFERENCE = (
 )
 
 HOLD, RESET = 0.9, 0.1
+_BINS = 20
 _REAL = 1e-6  # radians per step; a smaller angle is that of a real eigenvalue
 
 
@@ -37,6 +38,8 @@ class LayerTracking:
         complex: share of modes with an angle strictly between 0 and pi.
         turning_half_life: longest half-life in steps among the negative and complex modes: for about so long a count
             modulo m can last; 0 without any.
+        angles: share of modes per twentieth of [0, pi], the angle of the eigenvalue in radians per step; empty when
+            selective, all angles being 0.
         latching: share of channel-state pairs that both hold (decay > 0.9) and reset (decay < 0.1) on some tokens; None
             without tokens, or when linear.
         spread: per share of modes 0, 1/20, ..., 1: quantile of the range, largest minus smallest decay that a mode
@@ -52,6 +55,7 @@ class LayerTracking:
     negative: float
     complex: float
     turning_half_life: float
+    angles: tuple[float, ...]
     latching: float | None
     spread: tuple[float, ...]
 
@@ -125,17 +129,16 @@ class StateTracking(Section):
                     by_layer=True,
                 )
             )
-        else:
+        if any(row.angles for row in self.layers):
+            centres = (np.arange(_BINS) + 0.5) / _BINS
             panels.append(
                 Panel(
-                    "Modes that are not positive and real",
-                    "layer",
+                    "Angles of the eigenvalues",
+                    "angle / π, per step",
                     "share of modes",
-                    (
-                        curve(places, [row.complex for row in self.layers], "complex"),
-                        curve(places, [row.negative for row in self.layers], "negative"),
-                    ),
-                    "point",
+                    tuple(curve(centres, row.angles, row.name) for row in self.layers if row.angles),
+                    "step",
+                    by_layer=True,
                 )
             )
         return tuple(panels)
@@ -172,6 +175,7 @@ class Tracking(Observer):
                 float(negative.mean()),
                 float(turning.mean()),
                 float(life[negative | turning].max(initial=0.0)),
+                floats(np.histogram(angle, _BINS, (0, np.pi))[0] / angle.size),
                 None,
                 (),
             )
@@ -213,7 +217,7 @@ def _decays(name: str, mixer: Mixer, steps: StepHistogram | None) -> LayerTracki
         spread = tuple(np.quantile(high - low, np.linspace(0, 1, 21)).tolist())
     source = "dt_bias alone" if steps is None else "tokens"
     return LayerTracking(
-        name, "selective", "(0, 1)", source, float(low.min()), float(high.max()), 0.0, 0.0, 0.0, latching, spread
+        name, "selective", "(0, 1)", source, float(low.min()), float(high.max()), 0.0, 0.0, 0.0, (), latching, spread
     )
 
 

@@ -97,7 +97,9 @@ class Timescales(Section):
             return ()
         edges = np.array(self.edges)
         centres = 10.0 ** ((edges[:-1] + edges[1:]) / 2)
-        curves = tuple(curve(centres, row.histogram, row.name) for row in self.layers)
+        used = np.flatnonzero(np.array([row.histogram for row in self.layers]).sum(0))
+        shown = slice(max(used[0] - 1, 0), used[-1] + 2)  # an empty bin at either end, so that the steps close
+        curves = tuple(curve(centres[shown], row.histogram[shown], row.name) for row in self.layers)
         return (
             Panel("Half-lives", "half-life in steps", "share of modes", curves, "step", x_log=True, by_layer=True),
             Panel(

@@ -35,6 +35,7 @@ class LayerDynamics:
         moment: spectrum of E[C_t B_t^T] on the tokens; None without.
         regime: "convergent" if all non-zero eigenvalues have negative real part, else "divergent"; by the weights.
         norm_before, norm_after: E |x_t| of the residual stream before and after the block; None without tokens.
+        update_norm: E |update|.
         update: E |update| / |x_t|.
         cosine: E cos(x_t, update).
         similarity: mean cosine between two tokens of a sequence, after the block.
@@ -51,6 +52,7 @@ class LayerDynamics:
     regime: str
     norm_before: float | None
     norm_after: float | None
+    update_norm: float | None
     update: float | None
     cosine: float | None
     similarity: float | None
@@ -136,7 +138,7 @@ class TokenDynamics(Section):
                     "mean norm",
                     (
                         curve(places, [row.norm_after or 0.0 for row in seen], "token, after the block"),
-                        curve(places, [(row.update or 0.0) * (row.norm_before or 0.0) for row in seen], "update"),
+                        curve(places, [row.update_norm or 0.0 for row in seen], "update"),
                     ),
                     "point",
                     y_log=True,
@@ -161,7 +163,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self.tokens = self.sequences = 0
-        self.before = self.after = self.update = self.cosine = self.similarity = self.rank = 0.0
+        self.before = self.after = self.update_norm = self.update = self.cosine = self.similarity = self.rank = 0.0
 
     def add(self, x: Tensor, update: Tensor) -> None:
         """Streams (b, L, d), float64."""
@@ -170,6 +172,7 @@ class _Sums:
         tiny = torch.finfo(torch.float64).tiny
         self.before += size.sum().item()
         self.after += grown.sum().item()
+        self.update_norm += step.sum().item()
         self.update += (step / size.clamp_min(tiny)).sum().item()
         self.cosine += ((x * update).sum(-1) / (size * step).clamp_min(tiny)).sum().item()
         self.tokens += size.numel()
@@ -236,6 +239,7 @@ class Dynamics(Observer):
             regime,
             None if sums is None else sums.before / sums.tokens,
             None if sums is None else sums.after / sums.tokens,
+            None if sums is None else sums.update_norm / sums.tokens,
             None if sums is None else sums.update / sums.tokens,
             None if sums is None else sums.cosine / sums.tokens,
             None if sums is None else sums.similarity / sums.sequences,

@@ -79,12 +79,13 @@ def _panel(axis: Axes, panel: Panel) -> None:
         axis.set_ylim(bottom=0)
     if panel.x_label == "layer":
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axis.margins(y=0.22)  # room for the legend
     labelled = [curve for curve in panel.curves if curve.label]
     if panel.by_layer and len(panel.curves) > NAMED:
         ends = f"dark: {panel.curves[0].label}, light: {panel.curves[-1].label}"
         axis.text(0.99, 0.98, ends, transform=axis.transAxes, ha="right", va="top", fontsize=6)
     elif labelled:
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _curve(axis: Axes, panel: Panel, curve: Curve, place: int) -> None:

@@ -34,6 +34,7 @@ def test_averages_over_two_batches_against_loops(name):
     norm = np.linalg.norm
     assert row.norm_before == pytest.approx(norm(x, axis=-1).mean())
     assert row.norm_after == pytest.approx(norm(after, axis=-1).mean())
+    assert row.update_norm == pytest.approx(norm(update, axis=-1).mean())
     assert row.update == pytest.approx((norm(update, axis=-1) / norm(x, axis=-1)).mean())
     cosine = (x * update).sum(-1) / norm(x, axis=-1) / norm(update, axis=-1)
     assert row.cosine == pytest.approx(cosine.mean())
