@@ -15,8 +15,8 @@ from ssmtool.selective.statistics import Calibration, Statistics
 
 Mixers = Mapping[str, tuple[Mixer, ...]]
 BATCH = 8
-STRIDE = 8  # neighbouring states differ little
-ENOUGH = 32  # samples per state, below which every state is measured
+STRIDE = 16  # neighbouring states differ little
+ENOUGH = 64  # samples per state, below which every state is measured
 
 
 @torch.no_grad()
