@@ -68,8 +68,10 @@ def is_mamba2(prefix: str, found: Mapping[str, str], tensors: Mapping[str, Tenso
 
 def width_of_groups(found: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> int:
     """G N from the shapes; 0 if they do not give one."""
-    rows, heads = tensors[found["in_proj.weight"]].shape[0], tensors[found["A_log"]].shape[0]
-    columns = tensors[found["out_proj.weight"]].shape[-1]
+    rows, heads, columns = (
+        (tensors[found[role]].shape or (0,))[axis]
+        for role, axis in (("in_proj.weight", 0), ("A_log", 0), ("out_proj.weight", -1))
+    )
     return max(rows - 2 * columns - heads, 0) // 2
 
 
@@ -87,7 +89,7 @@ def layer(
     complete(prefix, found, NEEDED)
     if prefix + "init_states" in tensors:
         raise FamilyError("a learnt initial state is not supported", where=prefix + "init_states")
-    heads, wide = tensors[found["A_log"]].shape[0], facts.groups * facts.states
+    heads, wide = (tensors[found["A_log"]].shape or (0,))[0], facts.groups * facts.states
     columns, channels = (tensors[found[r]].shape for r in ("out_proj.weight", "conv1d.weight"))
     total = columns[-1] if columns else 0
     inner = facts.inner or total

@@ -45,8 +45,8 @@ def groups_and_states(
         )
     g, n = option(facts, *group_keys), option(facts, *state_keys)
     told = f"{_said(group_keys, g, groups)}, {_said(state_keys, n, states)}"
-    g, n = int(groups if g is None else g), int(states if n is None else n)
-    if g * n != wide:
+    g, n = (default if x is None else x for x, default in ((g, groups), (n, states)))
+    if not isinstance(g, int) or not isinstance(n, int) or min(g, n) < 1 or g * n != wide:
         shapes = ", ".join(f"{found[r]} {tensors[found[r]].shape}" for r in found)
         raise FamilyError(
             f"config.json's groups times states ({told}) is not the {wide} rows of B in {shapes}",

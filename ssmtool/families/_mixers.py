@@ -105,6 +105,15 @@ def refuse_quantised(
     )
 
 
+def number(facts: Mapping[str, Any], *keys: str, default: float) -> float:
+    """The number under the first of `keys` that is there. Raises FamilyError if it is none."""
+    value = option(facts, *keys, default=default)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise FamilyError(f"{keys[0]} is {value!r}, not a number", where="config.json") from None
+
+
 def silu_only(facts: Mapping[str, Any], name: str, *keys: str) -> None:
     """Raises FamilyError if the configuration names, under one of `keys`, an activation other than SiLU."""
     act = option(facts, *keys, default="silu")

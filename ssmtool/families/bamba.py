@@ -17,8 +17,7 @@ from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
 from ssmtool.families._mamba2_facts import step_limits
-from ssmtool.families._mixers import with_states
-from ssmtool.families._names import option
+from ssmtool.families._mixers import number, with_states
 
 SUMMARY = "Bamba (Hugging Face): the Mamba-2 layers of a hybrid with attention"
 REFERENCE = "github.com/foundation-model-stack/bamba; transformers BambaForCausalLM"
@@ -42,7 +41,7 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 
 def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
     low, high = step_limits(config, "time_step_limit")
-    eps = float(option(config, "rms_norm_eps", default=1e-5))
+    eps = number(config, "rms_norm_eps", default=1e-5)
     return Facts(groups, states, eps=eps, norm_groups=groups, dt_min=low, dt_max=high)
 
 

@@ -21,7 +21,7 @@ from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
 from ssmtool.families._mamba2_facts import step_limits
-from ssmtool.families._mixers import with_states
+from ssmtool.families._mixers import number, with_states
 from ssmtool.families._names import option
 
 SUMMARY = "Falcon-H1 (Hugging Face): Mamba-2 mixers parallel to attention, with multipliers"
@@ -46,10 +46,9 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 
 def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
     low, high = step_limits(config, "time_step_limit")
-    rows = tuple(float(x) for x in option(config, "ssm_multipliers", default=[1.0] * 5))
-    scale_in, scale_out = (
-        float(option(config, key, default=1.0)) for key in ("ssm_in_multiplier", "ssm_out_multiplier")
-    )
+    told = option(config, "ssm_multipliers", default=[1.0] * 5)
+    rows = tuple(float(x) for x in told) if isinstance(told, list | tuple) else ()
+    scale_in, scale_out = (number(config, key, default=1.0) for key in ("ssm_in_multiplier", "ssm_out_multiplier"))
     if len(rows) != 5 or 0 in (*rows, scale_in, scale_out):
         raise FamilyError(
             f"multipliers {scale_in}, {list(rows)}, {scale_out}: five for z, x, B, C, dt are needed, none of them 0",
@@ -58,7 +57,7 @@ def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
     return Facts(
         groups,
         states,
-        eps=float(option(config, "rms_norm_eps", default=1e-5)),
+        eps=number(config, "rms_norm_eps", default=1e-5),
         norm_groups=groups,
         norm_before_gate=bool(option(config, "mamba_norm_before_gate", default=True)),
         dt_min=low,

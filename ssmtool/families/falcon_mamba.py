@@ -17,7 +17,7 @@ from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.families import _mamba1, _single
 from ssmtool.families import _mamba1_tiny as size
 from ssmtool.families._contract import Layer, Stack
-from ssmtool.families._mixers import architecture, mixers, refuse_quantised, settings, silu_only, with_states
+from ssmtool.families._mixers import architecture, mixers, number, refuse_quantised, settings, silu_only, with_states
 from ssmtool.families._names import layer_names, option
 from ssmtool.families._pure_stack import stack as pure_stack
 
@@ -41,7 +41,7 @@ def _layer(
     refuse_quantised(prefix, found, tensors, config)
     facts = settings(config, "falcon_mamba")
     silu_only(facts, name, "hidden_act")
-    eps = float(option(facts, "mixer_rms_eps", default=1e-6))
+    eps = number(facts, "mixer_rms_eps", default=1e-6)
     return _mamba1.layer("falcon_mamba", "huggingface", name, prefix, found, tensors, eps=eps, weightless=True)
 
 
@@ -58,7 +58,7 @@ def stack(
 ) -> Stack | None:
     """The language model around the mixers."""
     facts = settings(config, "falcon_mamba")
-    eps = float(option(facts, "layer_norm_epsilon", default=1e-5))
+    eps = number(facts, "layer_norm_epsilon", default=1e-5)
     return pure_stack(tensors, layers, eps, option(facts, "tie_word_embeddings"))
 
 

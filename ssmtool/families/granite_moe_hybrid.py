@@ -17,8 +17,7 @@ from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
 from ssmtool.families._mamba2_facts import step_limits
-from ssmtool.families._mixers import with_states
-from ssmtool.families._names import option
+from ssmtool.families._mixers import number, with_states
 
 SUMMARY = "Granite 4 (GraniteMoeHybrid, Hugging Face): the Mamba-2 layers of a hybrid with attention and experts"
 REFERENCE = "ibm-granite/granite-4.0 model cards; transformers GraniteMoeHybridForCausalLM"
@@ -45,11 +44,11 @@ def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
     return Facts(
         groups,
         states,
-        eps=float(option(config, "rms_norm_eps", default=1e-6)),
+        eps=number(config, "rms_norm_eps", default=1e-6),
         norm_groups=groups,
         dt_min=low,
         dt_max=high,
-        scale_out=float(option(config, "residual_multiplier", default=1.0)),
+        scale_out=number(config, "residual_multiplier", default=1.0),
     )
 
 

@@ -21,6 +21,7 @@ from ssmtool.families._mixers import (
     architecture,
     mixers,
     model_types,
+    number,
     refuse_quantised,
     settings,
     silu_only,
@@ -72,7 +73,7 @@ def _layer(
         UNSEEN if not config else f"model_type {foreign!r} is unknown: taken as plain Mamba layers." if foreign else ""
     )
     variant = _variant(prefix, found, tensors)
-    eps = float(option(facts, "rms_norm_eps", default=1e-5)) if "dt_norm" in found else 0.0
+    eps = number(facts, "rms_norm_eps", default=1e-5) if "dt_norm" in found else 0.0
     return _mamba1.layer("mamba", variant, name, prefix, found, tensors, eps=eps, note=note)
 
 

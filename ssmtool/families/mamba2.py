@@ -25,6 +25,7 @@ from ssmtool.families._mixers import (
     architecture,
     mixers,
     model_types,
+    number,
     refuse_quantised,
     settings,
     silu_only,
@@ -90,12 +91,12 @@ def _layer(
         _mamba2.Facts(
             groups=groups,
             states=states,
-            eps=float(option(facts, "layer_norm_epsilon", default=1e-5)),
+            eps=number(facts, "layer_norm_epsilon", default=1e-5),
             norm_groups=1 if _is_mambapy(facts) else groups,
             norm_before_gate=bool(option(facts, "norm_before_gate", default=False)),
             dt_min=low,
             dt_max=high,
-            inner=int(option(facts, "d_ssm", default=0)),
+            inner=int(number(facts, "d_ssm", default=0)),
         ),
     )
 

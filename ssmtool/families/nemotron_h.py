@@ -17,8 +17,7 @@ from ssmtool.families import _hybrid, _single
 from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
-from ssmtool.families._mixers import with_states
-from ssmtool.families._names import option
+from ssmtool.families._mixers import number, with_states
 
 SUMMARY = "Nemotron-H (Hugging Face): the Mamba-2 layers of a hybrid with attention, MLP and expert layers"
 REFERENCE = "NVIDIA 2025 (arXiv:2504.03624); transformers NemotronHForCausalLM"
@@ -41,8 +40,8 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 
 
 def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
-    eps = float(option(config, "layer_norm_epsilon", default=1e-5))
-    low = float(option(config, "mamba_dt_min", "time_step_min", default=1e-3))
+    eps = number(config, "layer_norm_epsilon", default=1e-5)
+    low = number(config, "mamba_dt_min", "time_step_min", default=1e-3)
     return Facts(groups, states, eps=eps, norm_groups=groups, dt_min=low)
 
 

@@ -17,8 +17,7 @@ from ssmtool.families import _hybrid, _single
 from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
-from ssmtool.families._mixers import with_states
-from ssmtool.families._names import option
+from ssmtool.families._mixers import number, with_states
 
 SUMMARY = "Zamba2 (Hugging Face): the Mamba-2 layers of a hybrid with shared attention"
 REFERENCE = "Glorioso et al. 2024 (arXiv:2411.15242); transformers Zamba2ForCausalLM"
@@ -40,7 +39,7 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 
 
 def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
-    low = float(option(config, "time_step_min", default=1e-3))
+    low = number(config, "time_step_min", default=1e-3)
     return Facts(groups, states, eps=1e-5, norm_groups=groups, dt_min=low)
 
 
