@@ -78,9 +78,10 @@ class HookedModel:
         checkpoint = model.checkpoint
         if checkpoint.kind != "directory" or checkpoint.config is None:
             raise FamilyError(
-                "has blocks that are not state-space layers, and no config.json that says how they are run",
+                "its tensors are no whole stack of embedding, mixer blocks and head, and there is no config.json that "
+                "says how they are run",
                 where=str(checkpoint.path),
-                remedy="Give the model's directory, with its config.json",
+                remedy="Give the directory of a language model, with its config.json",
             )
         library = transformers()
         try:
@@ -92,9 +93,13 @@ class HookedModel:
                     dtype=dtype,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as problem:
+        except Exception as problem:  # for a config.json that does not fit, the library raises errors of any type
             first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            raise FamilyError(f"transformers cannot load it: {first}", where=str(checkpoint.path)) from problem
+            raise FamilyError(
+                f"transformers cannot load it: {first}",
+                where=str(checkpoint.path),
+                remedy="Models of mixers alone, and language models that transformers knows, can be run on tokens",
+            ) from problem
         if told["missing_keys"]:
             raise FamilyError(
                 f"transformers' {type(module).__name__} finds no {', '.join(sorted(told['missing_keys'])[:3])} in it",

@@ -19,6 +19,7 @@ from ssmtool.selective.language import LanguageModel, Runner
 LOGITS = 1 << 27  # numbers of one batch of logits, at most: half a gigabyte in float32
 POSITIONS = 1 << 22  # numbers whose logarithms are taken at a time, in float64
 BATCH = 16
+DECODED, RUNS = 64, 3  # tokens that are timed, and how often
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,16 @@ class Decoding:
 
 
 @torch.no_grad()
-def decoding_speed(model: LanguageModel, prompt: Tensor, count: int = 64, runs: int = 3) -> Decoding:
+def decoding_speed(model: LanguageModel, prompt: Tensor, count: int | None = None, runs: int | None = None) -> Decoding:
     """Measure greedy decoding after a prompt with a constant state.
 
     Args:
         model: mixers that read forwards.
         prompt: (1, L) tokens on the model's device; it is read before the clock starts.
-        count: tokens to decode.
-        runs: the fastest counts.
+        count: tokens to decode, by default DECODED.
+        runs: the fastest counts; by default RUNS.
     """
+    count, runs = count or DECODED, runs or RUNS
     logits, memories = advance(model, prompt)
     best = math.inf
     for _ in range(runs):

@@ -13,6 +13,11 @@ from ssmtool.pipeline.projected import write_projected
 from tests.pipeline.language_models import byte_model, tokens
 
 
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch):
+    monkeypatch.setattr("ssmtool.pipeline.language.DECODED", 2)
+
+
 @pytest.fixture
 def original(tmp_path):
     return byte_model(tmp_path / "model", "mamba2")

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from ssmtool import plugins
 from ssmtool.errors import UsageError
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.projected import write_projected
@@ -196,3 +198,17 @@ def test_some_layers_alone(original, tmp_path):
         rows, cache = decoded(reduced, tokens())
         close(rows, open_runner(load(folder), "cpu").logits(tokens()))
     assert states_of(cache) == [3, 16]
+
+
+def test_the_layout_of_mamba_ssm_has_no_class_to_name(tmp_path):
+    tensors, config = plugins.load("ssmtool.families", "mamba2").tiny("mamba-ssm", 0)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder)
+    again = load(write_projected(model, projectors(model, 2), tmp_path / "projected"))
+    assert again.checkpoint.config is not None
+    assert "auto_map" not in again.checkpoint.config
+    assert {layer.slots for layer in again.layers} == {2}
+    assert open_runner(again, "cpu").logits(tokens(vocabulary=16)).shape == (2, 24, 16)
