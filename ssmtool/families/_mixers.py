@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -78,11 +78,6 @@ def mixers(
     """Modules with a tensor `anchor`: prefix -> {role: full tensor name}; spelling maps suffixes to roles."""
     found = groups(tensors, anchor, spelling)
     return {p: {spelling[s]: name for s, name in suffixes.items()} for p, suffixes in found.items()}
-
-
-def has(tensors: Iterable[str], start: str) -> bool:
-    """Whether any tensor's name begins so."""
-    return any(name.startswith(start) for name in tensors)
 
 
 def refuse_quantised(
