@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,17 +14,26 @@ PER_DECADE = 10
 _LOW, _HIGH = -8, 3  # decades of dt; what lies outside is counted in the outer bins
 
 
-def rates(mixer: Mixer) -> np.ndarray:
-    """a = exp(A_log) > 0: (E, N) for Mamba-1, (H, 1) for Mamba-2; the decay of a step dt is exp(-a dt)."""
+@dataclass(frozen=True)
+class Pace:
+    """What of a mixer's weights decides how fast it forgets: the decay of a step dt is exp(-rates dt).
+
+    Attributes:
+        rates: a = exp(A_log) > 0, (E, N) for Mamba-1, (H, 1) for Mamba-2.
+        steps: (E,) or (H,) softplus(dt_bias), the step of a token that says nothing about it.
+    """
+
+    rates: np.ndarray
+    steps: np.ndarray
+
+
+def pace(mixer: Mixer) -> Pace:
+    """Of a mixer with numpy fields."""
     rate = np.exp(np.asarray(mixer.a_log, dtype=np.float64))
-    return rate if rate.ndim == 2 else rate[:, None]
-
-
-def bias_steps(mixer: Mixer) -> np.ndarray:
-    """(E,) or (H,) softplus(dt_bias): the step of a token that says nothing about it."""
-    bias = np.asarray(mixer.dt_bias, dtype=np.float64)
-    step = np.logaddexp(0.0, bias)
-    return step if isinstance(mixer, DiagonalMixer) else np.clip(step, mixer.dt_min, mixer.dt_max)
+    step = np.logaddexp(0.0, np.asarray(mixer.dt_bias, dtype=np.float64))
+    if not isinstance(mixer, DiagonalMixer):
+        step = np.clip(step, mixer.dt_min, mixer.dt_max)
+    return Pace(rate if rate.ndim == 2 else rate[:, None], step)
 
 
 class StepHistogram:

@@ -18,8 +18,8 @@ from ssmtool.lti.orders import order_for_energy
 from ssmtool.lti.systems import System
 from ssmtool.selective.language import Runner
 from ssmtool.selective.mixers import Mixer
-from ssmtool.selective.spectrum import calibrated_spectrum
-from ssmtool.selective.statistics import Statistics
+from ssmtool.selective.spectrum import entropy_size, require_full, root
+from ssmtool.selective.statistics import Calibration, Statistics
 
 SUMMARY = "Memory in use: effective state size, reach of the hidden attention, state growth beyond the length seen"
 REFERENCE = (
@@ -155,7 +155,7 @@ class MemoryInUse(Observer):
 
     def __init__(self) -> None:
         self._linear: list[LayerMemory] = []
-        self._mixers: dict[str, Mixer] = {}
+        self._states: dict[str, int] = {}
         self._parts: dict[str, dict[str, Mixer]] = {}
         self._statistics: dict[str, Statistics] = {}
         self._reach: dict[str, ReachMeter] = {}
@@ -192,7 +192,7 @@ class MemoryInUse(Observer):
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._mixers[name] = mixer
+        self._states[name] = mixer.states
 
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
@@ -214,23 +214,23 @@ class MemoryInUse(Observer):
 
     def result(self) -> Memory:
         """As `Observer.result`."""
-        selective = [self._selective(name, mixer) for name, mixer in self._mixers.items()]
+        selective = [self._selective(name, states) for name, states in self._states.items()]
         missing = ()
-        if self._mixers and not self._statistics:
+        if self._states and not self._statistics:
             missing = (f"effective state size, hidden attention, smoothing and growth: {NEEDS_TOKENS}",)
         layers = (*self._linear, *selective)
         verdicts = tuple(Verdict(row.name, text) for row in layers for text in _words(row, self._length))
         return Memory(verdicts, missing, self._length, layers)
 
-    def _selective(self, name: str, mixer: Mixer) -> LayerMemory:
+    def _selective(self, name: str, states: int) -> LayerMemory:
         effective, needed, roughly, profile = None, None, None, ()
         if name in self._statistics:
             try:
-                spectrum = calibrated_spectrum(mixer, self._statistics[name].result())
-                effective = spectrum.entropy_size
-                needed, roughly = spectrum.size(FINE), spectrum.size(COARSE)
-                top = np.where(spectrum.values[:, :1] > 0, spectrum.values[:, :1], 1.0)
-                profile = floats(np.median(spectrum.values / top, axis=0))
+                values = _calibrated(self._statistics[name].result())
+                effective = entropy_size(values)
+                energy = np.square(values).sum(0)[None]
+                needed, roughly = (int(order_for_energy(energy, 1 - e**2)[0]) for e in (FINE, COARSE))
+                profile = floats(np.median(values / np.where(values[:, :1] > 0, values[:, :1], 1.0), axis=0))
             except CalibrationError:
                 pass  # too few tokens for N states: the rest of the section stands, and the fields stay empty
         reach = self._reach[name].result() if name in self._reach else Reach(None, None, None, ())
@@ -239,7 +239,7 @@ class MemoryInUse(Observer):
         return LayerMemory(
             name,
             "selective",
-            mixer.states,
+            states,
             effective,
             needed,
             roughly,
@@ -257,6 +257,13 @@ class MemoryInUse(Observer):
 def start() -> MemoryInUse:
     """An observer for one model."""
     return MemoryInUse()
+
+
+def _calibrated(calibration: Calibration) -> np.ndarray:
+    """(G, N) svd(W_o^1/2 W_c^1/2) per group, descending. Raises CalibrationError for too few tokens."""
+    require_full(calibration)
+    pairs = zip(calibration.observability, calibration.reachability, strict=True)
+    return np.stack([np.linalg.svd(root(observe).T @ root(reach), compute_uv=False) for observe, reach in pairs])
 
 
 def _words(row: LayerMemory, length: int) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from ssmtool.analyses._contract import NEEDS_TOKENS, Observer, Panel, Section, Seen, Table, Verdict
@@ -19,6 +20,7 @@ SUMMARY = "Parametrisation: spectral scales, cost of real poles, conditioning of
 REFERENCE = "Ran-Milo et al., NeurIPS 2024 (complex parametrisations); Roy & Vetterli 2007 (effective rank)"
 
 _SAMPLES = 8  # systems of a layer that are refitted with real poles
+_LARGE = 256  # matrices up to this size are decomposed completely
 _CONDITION = 1e16  # a formed Gramian says no more than this
 _IDLE = 1e-2  # of the largest b c
 
@@ -124,7 +126,7 @@ class Parameters(Observer):
 
     def __init__(self) -> None:
         self._linear: list[LayerParameters] = []
-        self._mixers: dict[str, Mixer] = {}
+        self._selective: list[LayerParameters] = []
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
     def linear(self, name: str, system: System) -> None:
@@ -158,7 +160,7 @@ class Parameters(Observer):
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._mixers[name] = mixer
+        self._selective.append(_of_mixer(name, mixer))
 
     @torch.no_grad()
     def see(self, seen: Seen) -> None:
@@ -171,44 +173,49 @@ class Parameters(Observer):
 
     def result(self) -> Parametrisation:
         """As `Observer.result`."""
-        layers = (*self._linear, *(self._selective(name, mixer) for name, mixer in self._mixers.items()))
+        layers = (*self._linear, *(self._measured(row) for row in self._selective))
         missing = ()
-        if self._mixers and not self._moments:
+        if self._selective and not self._moments:
             missing = (f"conditioning of E[B Bᵀ] and E[C Cᵀ]: {NEEDS_TOKENS}",)
         verdicts = tuple(Verdict(row.name, text) for row in layers for text in _words(row))
         return Parametrisation(verdicts, missing, layers)
 
-    def _selective(self, name: str, mixer: Mixer) -> LayerParameters:
-        diagonal = isinstance(mixer, DiagonalMixer)
-        b, c = (mixer.x_b, mixer.x_c) if diagonal else (mixer.in_b, mixer.in_c)
-        rows = [np.linalg.norm(np.asarray(x).reshape(mixer.groups, mixer.states, -1), axis=2) for x in (b, c)]
-        relative = _relative(rows[0] * rows[1])
-        named = (
-            ("in_x", mixer.in_x), ("in_z", mixer.in_z), ("S_B", b), ("S_C", c),
-            ("dt", mixer.dt_weight if diagonal else mixer.in_dt), ("out", mixer.out),
-        )  # fmt: skip
-        conditions: tuple[float | None, float | None] = (None, None)
-        if name in self._moments:
-            reach, observe = (_condition(m.cpu().numpy()) for m in self._moments[name])
-            conditions = (reach, observe)
-        moved = None
-        if diagonal:
-            moved = float(np.median(np.abs(np.asarray(mixer.a_log) - np.log(np.arange(1, mixer.states + 1)))))
-        return LayerParameters(
-            name,
-            "selective",
-            tuple(_largest(label, np.asarray(matrix)) for label, matrix in named if matrix is not None),
-            quantiles(relative),
-            float((relative < _IDLE).mean()),
-            None,
-            *conditions,
-            moved,
-        )
+    def _measured(self, row: LayerParameters) -> LayerParameters:
+        """The row with what tokens add."""
+        if row.name not in self._moments:
+            return row
+        reach, observe = (_condition(m.cpu().numpy()) for m in self._moments[row.name])
+        return replace(row, condition_reach=reach, condition_observe=observe)
 
 
 def start() -> Parameters:
     """An observer for one model."""
     return Parameters()
+
+
+def _of_mixer(name: str, mixer: Mixer) -> LayerParameters:
+    diagonal = isinstance(mixer, DiagonalMixer)
+    b, c = (mixer.x_b, mixer.x_c) if diagonal else (mixer.in_b, mixer.in_c)
+    rows = [np.linalg.norm(np.asarray(x).reshape(mixer.groups, mixer.states, -1), axis=2) for x in (b, c)]
+    relative = _relative(rows[0] * rows[1])
+    named = (
+        ("in_x", mixer.in_x), ("in_z", mixer.in_z), ("S_B", b), ("S_C", c),
+        ("dt", mixer.dt_weight if diagonal else mixer.in_dt), ("out", mixer.out),
+    )  # fmt: skip
+    moved = None
+    if diagonal:
+        moved = float(np.median(np.abs(np.asarray(mixer.a_log) - np.log(np.arange(1, mixer.states + 1)))))
+    return LayerParameters(
+        name,
+        "selective",
+        tuple(_largest(label, np.asarray(matrix)) for label, matrix in named if matrix is not None),
+        quantiles(relative),
+        float((relative < _IDLE).mean()),
+        None,
+        None,
+        None,
+        moved,
+    )
 
 
 def _relative(products: np.ndarray) -> np.ndarray:
@@ -220,10 +227,18 @@ def _relative(products: np.ndarray) -> np.ndarray:
 def _largest(name: str, matrix: np.ndarray) -> Scale:
     """Scale of the matrix of a batch (..., rows, columns) that has the largest spectral norm."""
     batch = matrix.reshape(-1, *matrix.shape[-2:])
-    values = np.linalg.svd(batch, compute_uv=False)
-    best = values[np.argmax(values[:, 0])]
-    top = float(best[0])
-    return Scale(name, top, float(np.square(best / top).sum()) if top > 0 else 0.0)
+    norms = np.array([_spectral_norm(part) for part in batch])
+    best = int(np.argmax(norms))
+    top = float(norms[best])
+    return Scale(name, top, float(np.square(np.abs(batch[best]) / top).sum()) if top > 0 else 0.0)
+
+
+def _spectral_norm(matrix: np.ndarray) -> float:
+    """Largest singular value; of a large matrix by Lanczos iteration, a complete decomposition would take minutes."""
+    if min(matrix.shape) <= _LARGE or not matrix.any():
+        return float(np.linalg.norm(matrix, 2)) if matrix.size else 0.0
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    return float(np.asarray(svds(matrix, k=1, v0=start, return_singular_vectors=False)).max())
 
 
 def _conditions(system: DiagonalSystem) -> tuple[float | None, float | None]:

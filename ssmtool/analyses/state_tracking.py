@@ -9,7 +9,7 @@ import numpy as np
 from ssmtool.analyses._contract import NEEDS_TOKENS, Curve, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._linear import eigenvalues
 from ssmtool.analyses._numbers import curve, floats
-from ssmtool.analyses._steps import StepHistogram, bias_steps, rates
+from ssmtool.analyses._steps import Pace, StepHistogram, pace
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.selective.mixers import Mixer
 
@@ -149,7 +149,7 @@ class Tracking(Observer):
 
     def __init__(self) -> None:
         self._linear: list[LayerTracking] = []
-        self._mixers: dict[str, Mixer] = {}
+        self._paces: dict[str, Pace] = {}
         self._steps: dict[str, StepHistogram] = {}
 
     def linear(self, name: str, system: System) -> None:
@@ -183,7 +183,7 @@ class Tracking(Observer):
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._mixers[name] = mixer
+        self._paces[name] = pace(mixer)
 
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
@@ -192,9 +192,9 @@ class Tracking(Observer):
 
     def result(self) -> StateTracking:
         """As `Observer.result`."""
-        layers = [*self._linear, *(_decays(name, mixer, self._steps.get(name)) for name, mixer in self._mixers.items())]
+        layers = [*self._linear, *(_decays(name, found, self._steps.get(name)) for name, found in self._paces.items())]
         missing = ()
-        if self._mixers and not self._steps:
+        if self._paces and not self._steps:
             missing = (f"attained decays and latching: {NEEDS_TOKENS}; shown is the step of dt_bias alone",)
         modular = any(row.complex > 0 for row in layers)
         parity = modular or any(row.negative > 0 for row in layers)
@@ -207,10 +207,9 @@ def start() -> Tracking:
     return Tracking()
 
 
-def _decays(name: str, mixer: Mixer, steps: StepHistogram | None) -> LayerTracking:
-    rate = rates(mixer)
-    least, most = (bias_steps(mixer),) * 2 if steps is None else steps.extremes()
-    low, high = np.exp(-most[:, None] * rate), np.exp(-least[:, None] * rate)
+def _decays(name: str, pace: Pace, steps: StepHistogram | None) -> LayerTracking:
+    least, most = (pace.steps,) * 2 if steps is None else steps.extremes()
+    low, high = np.exp(-most[:, None] * pace.rates), np.exp(-least[:, None] * pace.rates)
     latching, spread = None, ()
     if steps is not None:
         latching = float(((low < RESET) & (high > HOLD)).mean())

@@ -9,7 +9,7 @@ import numpy as np
 from ssmtool.analyses._contract import NEEDS_TOKENS, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._linear import eigenvalues, horizon
 from ssmtool.analyses._numbers import Quantiles, curve, floats, quantiles
-from ssmtool.analyses._steps import StepHistogram, bias_steps, rates
+from ssmtool.analyses._steps import Pace, StepHistogram, pace
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.selective.mixers import Mixer
 
@@ -18,7 +18,7 @@ REFERENCE = "Gu & Dao 2023 (decay exp(dt A)); half-life ln 2 / -ln|eigenvalue|"
 
 _EDGES = np.arange(-3.0, 6.01, 0.25)  # decades of steps
 _LOCAL = 0.5  # share of modes faster than a step from which the section says so
-_NEVER = 0.01  # share of modes slower than the sequences
+_NEVER = 0.05  # share of modes slower than the sequences
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Times(Observer):
 
     def __init__(self) -> None:
         self._linear: list[LayerTimes] = []
-        self._mixers: dict[str, Mixer] = {}
+        self._paces: dict[str, Pace] = {}
         self._steps: dict[str, StepHistogram] = {}
         self._length = 0
 
@@ -152,7 +152,7 @@ class Times(Observer):
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._mixers[name] = mixer
+        self._paces[name] = pace(mixer)
 
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
@@ -163,11 +163,11 @@ class Times(Observer):
     def result(self) -> Timescales:
         """As `Observer.result`."""
         layers = list(self._linear)
-        for name, mixer in self._mixers.items():
+        for name, found in self._paces.items():
             steps = self._steps.get(name)
-            layers.append(_weights_alone(name, mixer) if steps is None else _attained(name, mixer, steps))
+            layers.append(_weights_alone(name, found) if steps is None else _attained(name, found, steps))
         missing = ()
-        if self._mixers and not self._steps:
+        if self._paces and not self._steps:
             missing = (f"attained decay: {NEEDS_TOKENS}; shown is the step of dt_bias alone",)
         verdicts = tuple(Verdict(row.name, text) for row in layers for text in _words(row, self._length))
         return Timescales(verdicts, missing, floats(_EDGES), self._length, tuple(layers))
@@ -178,8 +178,8 @@ def start() -> Times:
     return Times()
 
 
-def _weights_alone(name: str, mixer: Mixer) -> LayerTimes:
-    decay = bias_steps(mixer)[:, None] * rates(mixer)
+def _weights_alone(name: str, pace: Pace) -> LayerTimes:
+    decay = pace.steps[:, None] * pace.rates
     life = np.log(2) / decay
     return LayerTimes(
         name,
@@ -195,8 +195,8 @@ def _weights_alone(name: str, mixer: Mixer) -> LayerTimes:
     )
 
 
-def _attained(name: str, mixer: Mixer, steps: StepHistogram) -> LayerTimes:
-    rate = rates(mixer)  # (E, N) or (H, 1)
+def _attained(name: str, pace: Pace, steps: StepHistogram) -> LayerTimes:
+    rate = pace.rates
     slowest = float((steps.mean()[:, None] * rate).min())
     centres, counts = steps.log10_bins()  # (bins,), (E, bins)
     life = np.log10(np.log(2)) - centres - np.log10(rate)[..., None]  # (E, N, bins)

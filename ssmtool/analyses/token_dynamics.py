@@ -190,14 +190,15 @@ class Dynamics(Observer):
     """Collects the interaction matrices, and what happens to the tokens."""
 
     def __init__(self) -> None:
-        self._mixers: dict[str, Mixer] = {}
+        self._weights: dict[str, tuple[int, str, Interaction]] = {}
         self._sums: dict[str, _Sums] = {}
         self._moments: dict[str, tuple[Tensor, int]] = {}
         self._importance: dict[str, ImportanceMeter] = {}
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._mixers[name] = mixer
+        source = "rows of x_proj" if isinstance(mixer, DiagonalMixer) else "linearised"
+        self._weights[name] = (mixer.states, source, interaction(maps(mixer)))
 
     @torch.no_grad()
     def see(self, seen: Seen) -> None:
@@ -215,7 +216,7 @@ class Dynamics(Observer):
 
     def result(self) -> TokenDynamics:
         """As `Observer.result`."""
-        layers = tuple(self._layer(name, mixer) for name, mixer in self._mixers.items())
+        layers = tuple(self._layer(name, *weights) for name, weights in self._weights.items())
         missing = []
         if not layers:
             missing.append("no selective layer: a linear layer does not let tokens choose how they interact")
@@ -223,8 +224,7 @@ class Dynamics(Observer):
             missing.append(f"growth, clustering and importance of tokens: {NEEDS_TOKENS}")
         return TokenDynamics(_words(layers), tuple(missing), CAVEAT, layers)
 
-    def _layer(self, name: str, mixer: Mixer) -> LayerDynamics:
-        spectrum = interaction(maps(mixer))
+    def _layer(self, name: str, states: int, source: str, spectrum: Interaction) -> LayerDynamics:
         regime = "convergent" if spectrum.positive == 0 and spectrum.negative > 0 else "divergent"
         sums, moment = self._sums.get(name), None
         if name in self._moments:
@@ -232,8 +232,8 @@ class Dynamics(Observer):
             moment = of_moment((total / count).cpu().numpy())
         return LayerDynamics(
             name,
-            mixer.states,
-            "rows of x_proj" if isinstance(mixer, DiagonalMixer) else "linearised",
+            states,
+            source,
             spectrum,
             moment,
             regime,

@@ -75,13 +75,12 @@ def diagnose(
     chosen = model.select(layers)
     if (runner is None) != (tokens is None):
         raise UsageError("a runner and its tokens come together")
-    mixers = _weights(model, chosen, list(observers.values()), keep=runner is not None, step=step)
+    ready = _weights(model, chosen, list(observers.values()), runner, step)
     if runner is None or tokens is None:
         return Diagnosis({name: o.result() for name, o in observers.items()}, chosen, None, 0, 0)
-    if not mixers:
+    if not ready:
         raise UsageError("no selected layer is selective: there is nothing that tokens could show")
     rows = spread_rows(tokens.array, SEQUENCES)[:, :LENGTH]
-    ready = {layer: {name: _ready(mixer, runner) for name, mixer in parts.items()} for layer, parts in mixers.items()}
     ids = as_tokens(rows, {layer: tuple(parts.values()) for layer, parts in ready.items()})
     _pass(runner, ready, ids, list(observers.values()), step)
     for done, (name, observer) in enumerate(observers.items()):
@@ -102,9 +101,9 @@ def known(sections: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _weights(
-    model: Model, chosen: tuple[Layer, ...], observers: list[Observer], *, keep: bool, step: Step
+    model: Model, chosen: tuple[Layer, ...], observers: list[Observer], runner: Runner | None, step: Step
 ) -> dict[str, dict[str, Mixer]]:
-    """Show every layer's weights to the observers; the mixers by layer and row name if they are to be run."""
+    """Show every layer's weights to the observers; the mixers by layer and row name, ready for the runner if any."""
     kept: dict[str, dict[str, Mixer]] = {}
     for done, layer in enumerate(chosen):
         step(layer.name, done, len(chosen), "layers")
@@ -118,20 +117,20 @@ def _weights(
         for name, mixer in zip(names, parts, strict=True):
             for observer in observers:
                 observer.selective(name, mixer)
-        if keep:
+        if runner is not None:
             if any(mixer.in_x is None for mixer in parts):
                 raise FamilyError("the scan's surroundings are not a sequence model: no tokens", where=layer.name)
-            kept[layer.name] = dict(zip(names, parts, strict=True))
+            kept[layer.name] = dict(zip(names, _ready(layer.name, parts, runner), strict=True))
     return kept
 
 
-def _ready(mixer: Mixer, runner: Runner) -> Mixer:
-    """The mixer in the runner's precision and place."""
+def _ready(layer: str, mixers: tuple[Mixer, ...], runner: Runner) -> tuple[Mixer, ...]:
+    """The mixers in the runner's place: its own where it has them, no second copy."""
     if isinstance(runner, LanguageModel):
-        return to_torch(mixer, runner.embedding.dtype, str(runner.embedding.device))
+        return runner.mixers[layer]
     module = getattr(runner, "module", None)  # of a model that transformers runs
     place = "cpu" if module is None else str(next(module.parameters()).device)
-    return to_torch(mixer, torch.float32, place)
+    return tuple(to_torch(mixer, torch.float32, place) for mixer in mixers)
 
 
 @torch.no_grad()

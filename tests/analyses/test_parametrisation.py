@@ -132,3 +132,11 @@ def test_mimo_layers_have_no_refit():
     row = of_system(mixed(2, 4, 2, 2)).layers[0]
     assert row.real_refit is None
     assert row.condition_reach is not None
+
+
+def test_large_matrices_have_the_same_norm_by_iteration():
+    rng = np.random.default_rng(0)
+    mixer = replace(random_diagonal(width=4), out=rng.normal(size=(300, 400)), in_z=np.zeros((300, 300)))
+    row = of_mixer(mixer).layers[0]
+    assert scale(row, "out").spectral_norm == pytest.approx(np.linalg.norm(mixer.out, 2), rel=1e-9)
+    assert (scale(row, "in_z").spectral_norm, scale(row, "in_z").stable_rank) == (0, 0)

@@ -148,7 +148,7 @@ def test_refusals(model, tmp_path, monkeypatch):
     broken = lambda self, layer: tuple(replace(m, out=m.out * np.inf) for m in read(self, layer))  # noqa: E731
     monkeypatch.setattr(type(model), "mixers", broken)
     with pytest.raises(CalibrationError, match="not finite"):
-        diagnose(model, ["timescales"], runner=runner, tokens=some())
+        diagnose(model, ["timescales"], runner=open_runner(model, "cpu"), tokens=some())
     apart = lambda self, layer: tuple(replace(m, in_x=None) for m in read(self, layer))  # noqa: E731
     monkeypatch.setattr(type(model), "mixers", apart)
     with pytest.raises(FamilyError, match="not a sequence model"):
