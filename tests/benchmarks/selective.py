@@ -1,13 +1,11 @@
 """Reduced language models on held-out text: ours against selection by GHOST, Taylor scores, magnitude and chance.
 
 Calibration, Taylor scores and refits see the calibration tokens only; perplexity and KL are those of the held-out ones.
-Random selection is the median of five seeds.
+Random selection is the median of three seeds. `python tests/benchmarks selective` takes half an hour on two cores.
 """
 
 from __future__ import annotations
 
-import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,19 @@ from pathlib import Path
 import numpy as np
 
 import ssmtool
+from ssmtool.pipeline.calibrate import calibrate
 from ssmtool.pipeline.language import LanguageComparison, compare
+from ssmtool.pipeline.runner import with_mixers
+from ssmtool.pipeline.selective_hsv import no_step, on_runner
+from ssmtool.pipeline.selective_layers import refitted, shrunk
+from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.selective.choices import Export, Select
+from ssmtool.selective.language import Runner
+from ssmtool.selective.refit import RefitOptions
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
-SEEDS = 5
+SEEDS = 3
 RANKS = {"bytes-mamba2": (32, 16, 8, 1), "bytes-mamba": (12, 8, 4, 1)}
-BASELINES = (Select.ghost, Select.taylor, Select.magnitude, Select.random)
 
 
 @dataclass(frozen=True)
@@ -33,48 +37,61 @@ class Row:
     seconds: float
 
 
+class Bench:
+    """One model, its moments and scores, measured once for all rows."""
+
+    def __init__(self, name: str) -> None:
+        self.model = ssmtool.load(FIXTURES / name)
+        self.runner: Runner = ssmtool.open_runner(self.model, "cpu")
+        self.tokens = np.load(FIXTURES / "stdlib-calibration.npy").astype(np.int64)
+        self.held_out = np.load(FIXTURES / "stdlib-heldout.npy").astype(np.int64)
+        self.mixers = {layer.name: self.model.mixers(layer) for layer in self.model.layers}
+        self.running = on_runner(self.mixers, self.runner)
+        start = time.perf_counter()
+        self.moments = calibrate(self.runner, self.running, self.tokens)
+        self.calibration_seconds = time.perf_counter() - start
+        self.scores = taylor_scores(self.runner, self.running, self.tokens, no_step)
+        self.base = compare(self.runner, self.runner, self.held_out)
+
+    def row(
+        self, method: str, rank: int, how: Select = Select.elimination, *, export=Export.stock, steps=0, seed=0
+    ) -> Row:
+        """Reduce, refit, compare on held-out text."""
+        start = time.perf_counter()
+        small, _ = shrunk(self.mixers, self.moments, rank, export, how, self.scores, seed)
+        if steps:
+            options = RefitOptions(steps=steps)
+            small, _ = refitted(self.runner, self.running, small, self.tokens, options, no_step)
+        seconds = time.perf_counter() - start
+        smaller = with_mixers(self.runner, on_runner(small, self.runner))
+        return Row(method, compare(self.runner, smaller, self.held_out), seconds)
+
+    def rows(self, rank: int) -> list[Row]:
+        """Every method at one rank."""
+        found = []
+        if self.model.layers[0].options["kind"] == "mamba-2":
+            found.append(self.row("projected", rank, export=Export.projected))
+        found.append(self.row("stock: elimination, refit", rank, steps=300))
+        found.append(self.row("elimination alone", rank))
+        found += [self.row(f"{how.value} alone", rank, how) for how in (Select.ghost, Select.taylor, Select.magnitude)]
+        chance = [self.row("random alone", rank, Select.random, seed=seed) for seed in range(SEEDS)]
+        found.append(sorted(chance, key=lambda row: row.result.loss_reduced)[SEEDS // 2])
+        found.append(self.row("ghost, refit", rank, Select.ghost, steps=300))
+        return found
+
+
 def run() -> None:
     """Print one table per fixture."""
-    held_out = np.load(FIXTURES / "stdlib-heldout.npy").astype(np.int64)
     for name, ranks in RANKS.items():
-        model = ssmtool.load(FIXTURES / name)
-        runner = ssmtool.open_runner(model, "cpu")
-        source = ssmtool.TokenSource(file=FIXTURES / "stdlib-calibration.npy")
-        tokens = ssmtool.read_tokens(source, model, runner)
-        base = compare(runner, runner, held_out)
-        states = model.layers[0].slots
-        print(f"\n{name}: {states} states, perplexity {base.perplexity_original:.4f} per byte on held-out text")
-        print(f"  {'r':>3}  {'method':<28} {'perplexity':>10} {'increase':>9} {'KL':>9} {'top-1':>8} {'s':>6}")
+        bench = Bench(name)
+        print(f"\n{name}: N = {bench.model.layers[0].slots}, perplexity {bench.base.perplexity_original:.4f} per byte")
+        print(f"calibration {bench.calibration_seconds:.1f} s; s: choosing and refitting")
+        print(f"  {'r':>3}  {'method':<26} {'perplexity':>10} {'increase':>9} {'KL':>9} {'top-1':>8} {'s':>6}")
         for rank in ranks:
-            for row in rows(model, runner, tokens, held_out, rank):
+            for row in bench.rows(rank):
                 found = row.result
                 print(
-                    f"  {rank:>3}  {row.method:<28} {found.perplexity_reduced:>10.4f} {found.increase:>+8.3f}% "
+                    f"  {rank:>3}  {row.method:<26} {found.perplexity_reduced:>10.4f} {found.increase:>+8.3f}% "
                     f"{found.kl:>9.5f} {100 * found.agreement:>7.2f}% {row.seconds:>6.1f}",
                     flush=True,
                 )
-
-
-def rows(model, runner, tokens, held_out: np.ndarray, rank: int) -> list[Row]:
-    """Every method at one rank."""
-
-    def reduced(method: str, **options) -> Row:
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            done = ssmtool.compress_selective(model, runner, tokens, Path(folder) / "out", rank=rank, **options)
-            seconds = time.perf_counter() - start
-            smaller = ssmtool.open_runner(ssmtool.load(done.output), "cpu")
-        return Row(method, compare(runner, smaller, held_out), seconds)
-
-    found = []
-    if model.layers[0].options["kind"] == "mamba-2":
-        found.append(reduced("projected", export=Export.projected))
-    found.append(reduced("stock"))
-    found.append(reduced("stock without refit", options=ssmtool.RefitOptions(steps=0)))
-    for how in BASELINES:
-        seeds = range(SEEDS if how is Select.random else 1)
-        tried = [reduced(f"{how.value} (selection)", how=how, seed=seed) for seed in seeds]
-        middle = statistics.median_low(sorted(row.result.loss_reduced for row in tried))
-        found.append(next(row for row in tried if row.result.loss_reduced == middle))
-    found.append(reduced("ghost + refit", how=Select.ghost, options=ssmtool.RefitOptions()))
-    return found
