@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool.errors import MismatchError, UsageError
-from ssmtool.pipeline.generate import advance
+from ssmtool.pipeline.generate import Memories, advance
 from ssmtool.selective.language import LanguageModel, Runner
 
 LOGITS = 1 << 27  # numbers of one batch of logits, at most: half a gigabyte in float32
 POSITIONS = 1 << 22  # numbers whose logarithms are taken at a time, in float64
 BATCH = 16
-DECODED, RUNS = 64, 3  # tokens that are timed, and how often
+DECODED, RUNS = 64, 5  # tokens that are timed, and how often
 
 
 @dataclass(frozen=True)
@@ -136,28 +136,31 @@ class Decoding:
 
 
 @torch.no_grad()
-def decoding_speed(model: LanguageModel, prompt: Tensor, count: int | None = None, runs: int | None = None) -> Decoding:
-    """Measure greedy decoding after a prompt with a constant state.
+def decoding_speeds(models: Sequence[LanguageModel], prompt: Tensor) -> tuple[Decoding, ...]:
+    """Measure greedy decoding after a prompt with a constant state, of several models in turns.
 
     Args:
-        model: mixers that read forwards.
-        prompt: (1, L) tokens on the model's device; it is read before the clock starts.
-        count: tokens to decode, by default DECODED.
-        runs: the fastest counts; by default RUNS.
+        models: mixers that read forwards.
+        prompt: (1, L) tokens on the models' device; it is read before the clock starts.
     """
-    count, runs = count or DECODED, runs or RUNS
-    logits, memories = advance(model, prompt)
-    best = math.inf
-    for _ in range(runs):
-        token, kept = logits.argmax(-1, keepdim=True), memories
-        _wait(token)
-        begin = time.perf_counter()
-        for _ in range(count):
-            after, kept = advance(model, token, kept)
-            token = after.argmax(-1, keepdim=True)
-        _wait(token)
-        best = min(best, time.perf_counter() - begin)
-    return Decoding(count / best, count)
+    starts = [advance(model, prompt) for model in models]
+    best = [math.inf] * len(models)
+    for _ in range(RUNS):  # in turns, so that whatever else the machine does slows all of them down
+        for i, (model, (logits, memories)) in enumerate(zip(models, starts, strict=True)):
+            best[i] = min(best[i], _seconds(model, logits, memories))
+    return tuple(Decoding(DECODED / seconds, DECODED) for seconds in best)
+
+
+def _seconds(model: LanguageModel, logits: Tensor, memories: Memories) -> float:
+    """Wall time of DECODED greedy steps."""
+    token = logits.argmax(-1, keepdim=True)
+    _wait(token)
+    begin = time.perf_counter()
+    for _ in range(DECODED):
+        logits, memories = advance(model, token, memories)
+        token = logits.argmax(-1, keepdim=True)
+    _wait(token)
+    return time.perf_counter() - begin
 
 
 def _wait(tensor: Tensor) -> None:

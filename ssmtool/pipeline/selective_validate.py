@@ -12,7 +12,7 @@ from torch import Tensor
 from ssmtool.errors import MismatchError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.calibrate import BATCH
-from ssmtool.pipeline.language import Decoding, compare, decoding_speed, device_of
+from ssmtool.pipeline.language import Decoding, compare, decoding_speeds, device_of
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.pairing import check_rest, partners
 from ssmtool.pipeline.runner import open_runner
@@ -158,4 +158,5 @@ def _decoding(before: Runner, after: Runner, tokens: np.ndarray) -> tuple[Decodi
     if any(mixer.reverse for parts in before.mixers.values() for mixer in parts):
         return None
     prompt = torch.from_numpy(tokens[:1, :PROMPT].astype(np.int64)).to(device_of(before))
-    return decoding_speed(before, prompt), decoding_speed(after, prompt)
+    first, second = decoding_speeds((before, after), prompt)
+    return first, second

@@ -11,7 +11,10 @@ import torch
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.projected import write_projected
 from ssmtool.pipeline.runner import open_runner, with_mixers
+from ssmtool.pipeline.selective_compress import compress_selective
+from ssmtool.pipeline.selective_validate import validate_selective
 from ssmtool.pipeline.tokens import TokenSource, read_tokens
+from ssmtool.selective.choices import Export
 from ssmtool.selective.language import LanguageModel, sum_of
 from ssmtool.selective.mixers import to_torch
 from tests.pipeline.language_models import hybrid, saved, tokens
@@ -72,3 +75,19 @@ def test_projected_hybrids(kind, tmp_path):
     assert np.unique(states_of(cache)).tolist() == [3]
     assert len(states_of(cache)) == len(model.layers)
     assert remote.generate(TOKENS[:1, :4], max_new_tokens=4, min_new_tokens=4, do_sample=False).shape == (1, 8)
+
+
+def test_compress_and_validate_a_hybrid(tmp_path):
+    folder = saved(hybrid("bamba"), tmp_path / "model")
+    model = load(folder)
+    runner = open_runner(model, "cpu")
+    tokens_ = read_tokens(TokenSource(sampled=8, length=24), model, runner)
+    done = compress_selective(model, runner, tokens_, tmp_path / "small", rank=4, export=Export.projected)
+    assert done.output is not None
+    found = validate_selective(model, load(done.output), TokenSource(sampled=4, length=24, seed=1), device="cpu")
+    assert found.decoding is None
+    assert found.state_bytes[1] < found.state_bytes[0]
+    assert 0 < found.language.kl < 0.1
+    assert [layer.states for layer in found.layers] == [(8, 4), (8, 4)]
+    for layer in found.layers:
+        assert layer.scan_error == pytest.approx(layer.predicted, rel=0.5)
