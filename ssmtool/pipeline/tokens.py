@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssmtool.checkpoint import open_checkpoint
-from ssmtool.errors import CheckpointError, SsmtoolError, UsageError
+from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.pipeline.model import Model
 from ssmtool.selective.language import LanguageModel, Runner
 
@@ -216,7 +216,7 @@ def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:
         return sample(runner, source.sampled, source.length, source.seed, start).numpy()
     draw = getattr(runner, "sample", None)
     if draw is None:
-        raise SsmtoolError("this runner cannot sample")
+        raise UsageError("this model cannot be sampled from", remedy="Give --tokens FILE or --text FILE")
     return draw(source.sampled, source.length, source.seed, start).numpy()
 
 

@@ -18,6 +18,7 @@ DOCUMENTS = [
     schema.HsvDocument,
     schema.CompressDocument,
     schema.ValidateDocument,
+    schema.SelectiveValidateDocument,
     schema.EvaluateDocument,
 ]
 
