@@ -42,8 +42,6 @@ class StepHistogram:
     def __init__(self) -> None:
         self._counts: Tensor | None = None
         self._total: Tensor | None = None
-        self._least: Tensor | None = None
-        self._most: Tensor | None = None
         self._tokens = 0
 
     @torch.no_grad()
@@ -54,27 +52,16 @@ class StepHistogram:
         if self._counts is None:
             self._counts = torch.zeros(width, bins, dtype=torch.float64, device=flat.device)
             self._total = torch.zeros(width, dtype=torch.float64, device=flat.device)
-            self._least, self._most = flat[0].clone(), flat[0].clone()
         assert self._total is not None
-        assert self._least is not None
-        assert self._most is not None
         places = ((flat.clamp_min(1e-300).log10() - _LOW) * PER_DECADE).floor().long().clamp(0, bins - 1)
         self._counts.scatter_add_(1, places.T, torch.ones_like(flat.T))
         self._total += flat.sum(0)
-        self._least = torch.minimum(self._least, flat.amin(0))
-        self._most = torch.maximum(self._most, flat.amax(0))
         self._tokens += flat.shape[0]
 
     def mean(self) -> np.ndarray:
         """(E,) mean step."""
         assert self._total is not None
         return (self._total / self._tokens).cpu().numpy()
-
-    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        """(E,) smallest and largest step."""
-        assert self._least is not None
-        assert self._most is not None
-        return self._least.cpu().numpy(), self._most.cpu().numpy()
 
     def log10_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Centres (bins,) in log10 dt and counts (E, bins); empty bins at both ends left out."""
@@ -83,3 +70,24 @@ class StepHistogram:
         used = np.flatnonzero(counts.sum(0))
         centres = _LOW + (np.arange(counts.shape[1]) + 0.5) / PER_DECADE
         return centres[used[0] : used[-1] + 1], counts[:, used[0] : used[-1] + 1]
+
+
+class StepRange:
+    """Smallest and largest step over tokens, per channel (Mamba-1) or head (Mamba-2)."""
+
+    def __init__(self) -> None:
+        self._range: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def add(self, dt: Tensor) -> None:
+        """Steps (b, L, E) or (b, L, H) of one batch."""
+        flat = dt.flatten(0, 1).double()
+        least, most = flat.amin(0), flat.amax(0)
+        if self._range is not None:
+            least, most = torch.minimum(least, self._range[0]), torch.maximum(most, self._range[1])
+        self._range = least, most
+
+    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(E,) smallest and largest."""
+        assert self._range is not None
+        return self._range[0].cpu().numpy(), self._range[1].cpu().numpy()

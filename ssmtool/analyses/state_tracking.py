@@ -9,7 +9,7 @@ import numpy as np
 from ssmtool.analyses._contract import NEEDS_TOKENS, Curve, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._linear import eigenvalues
 from ssmtool.analyses._numbers import curve, floats
-from ssmtool.analyses._steps import Pace, StepHistogram, pace
+from ssmtool.analyses._steps import Pace, StepRange, pace
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.selective.mixers import Mixer
 
@@ -150,7 +150,7 @@ class Tracking(Observer):
     def __init__(self) -> None:
         self._linear: list[LayerTracking] = []
         self._paces: dict[str, Pace] = {}
-        self._steps: dict[str, StepHistogram] = {}
+        self._steps: dict[str, StepRange] = {}
 
     def linear(self, name: str, system: System) -> None:
         """As `Observer.linear`."""
@@ -188,7 +188,7 @@ class Tracking(Observer):
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
         for name, part in seen.passes.items():
-            self._steps.setdefault(name, StepHistogram()).add(part.trace.dt)
+            self._steps.setdefault(name, StepRange()).add(part.trace.dt)
 
     def result(self) -> StateTracking:
         """As `Observer.result`."""
@@ -207,7 +207,7 @@ def start() -> Tracking:
     return Tracking()
 
 
-def _decays(name: str, pace: Pace, steps: StepHistogram | None) -> LayerTracking:
+def _decays(name: str, pace: Pace, steps: StepRange | None) -> LayerTracking:
     least, most = (pace.steps,) * 2 if steps is None else steps.extremes()
     low, high = np.exp(-most[:, None] * pace.rates), np.exp(-least[:, None] * pace.rates)
     latching, spread = None, ()
