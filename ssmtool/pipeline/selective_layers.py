@@ -12,6 +12,7 @@ from ssmtool.pipeline.selective_compression import SelectiveReduction
 from ssmtool.pipeline.selective_hsv import Step, on_runner
 from ssmtool.pipeline.storage import Tensors
 from ssmtool.selective.choices import Export, Select
+from ssmtool.selective.distil import distil
 from ssmtool.selective.language import Runner, sum_of
 from ssmtool.selective.measure import Difference
 from ssmtool.selective.mixers import Mixer, ScalarMixer, to_numpy
@@ -55,7 +56,7 @@ def shrunk(
 def refitted(
     runner: Runner, running: Parts, small: Parts, tokens: np.ndarray, options: RefitOptions, step: Step
 ) -> tuple[Parts, dict[str, Refit]]:
-    """Layer by layer in order of application, each behind the reduced ones before it."""
+    """Layer by layer in order of application, each behind the reduced ones before it; then all of them together."""
     start = on_runner(small, runner)
     done: Parts = {}
     fits: dict[str, Refit] = {}
@@ -68,6 +69,14 @@ def refitted(
         target = residual + added - reached
         done[name], fits[name] = refit(
             start[name], mine, target, options, lambda n, total, name=name: step(name, n, total, "refit steps")
+        )
+    if options.last != 0 and (options.last or options.steps > 1):
+        done, _ = distil(
+            runner,
+            done,
+            as_tokens(tokens, running),
+            options,
+            lambda n, total: step("whole model", n, total, "refit steps"),
         )
     return {name: tuple(map(to_numpy, parts)) for name, parts in done.items()}, fits
 

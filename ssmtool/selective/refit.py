@@ -22,7 +22,9 @@ class RefitOptions:
     """How a layer is refitted.
 
     Attributes:
-        steps: of Adam, 0 for none; cosine from `rate` to zero.
+        steps: of Adam per layer, 0 for none; cosine from `rate` to zero.
+        last: steps for all layers together on the whole model's KL divergence, see distil.py; None is half of `steps`.
+        last_rate: peak learning rate of these.
         batch: sequences per step.
         rate: peak learning rate; filters of the convolution learn three times as fast.
         held_out: share of the sequences that decides, and is not trained on.
@@ -30,6 +32,8 @@ class RefitOptions:
     """
 
     steps: int = 300
+    last: int | None = None
+    last_rate: float = 1e-3
     batch: int = 4
     rate: float = 3e-3
     held_out: float = 0.1
@@ -63,42 +67,54 @@ def refit(
     Returns:
         The mixers, detached, and the errors.
     """
-    count = max(1, round(options.held_out * len(x))) if len(x) > 1 else 0
     generator = torch.Generator().manual_seed(options.seed)
-    order = torch.randperm(len(x), generator=generator)
-    judged, used = (order[:count], order[count:]) if count else (order, order)
+    judged, used = split(len(x), options, generator)
     before = _error(mixers, x[judged], target[judged], options.batch)
-    fitted, parameters = _trainable(mixers)
-    optimiser = torch.optim.Adam(
-        [{"params": [p], "lr": options.rate * factor} for p, factor in parameters], betas=(0.9, 0.98)
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / max(options.steps, 1)))
-    )
+    fitted, parameters = trainable(mixers)
+    optimiser, schedule = adam(parameters, options.rate, options.steps)
     for step in range(options.steps):
         chosen = used[torch.randint(len(used), (min(options.batch, len(used)),), generator=generator)]
         wanted = target[chosen]
         with torch.enable_grad():
-            loss = (sum_of(_assembled(fitted), x[chosen]) - wanted).square().sum() / wanted.square().sum()
+            loss = (sum_of(assembled(fitted), x[chosen]) - wanted).square().sum() / wanted.square().sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         progress(step + 1, options.steps)
-    found = tuple(_detached(mixer) for mixer in _assembled(fitted))
+    found = detached(fitted)
     after = _error(found, x[judged], target[judged], options.batch)
     return (found, Refit(before, after)) if after < before else (mixers, Refit(before, before))
 
 
+def split(count: int, options: RefitOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices of the sequences that decide, and of those trained on; the same one twice if there is but one."""
+    order = torch.randperm(count, generator=generator)
+    judged = max(1, round(options.held_out * count)) if count > 1 else 0
+    return (order[:judged], order[judged:]) if judged else (order, order)
+
+
+def adam(
+    parameters: list[tuple[Tensor, float]], rate: float, steps: int
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
+    """Adam with a factor on the rate of every parameter, and its cosine to zero."""
+    groups = [{"params": [parameter], "lr": rate * factor} for parameter, factor in parameters]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
+    )
+    return optimiser, schedule
+
+
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """A mixer and those of its tensors that are trained, by field; "conv" and "conv_bias" hold rows of B and C only."""
 
     mixer: Mixer
     tensors: dict[str, Tensor]
 
 
-def _trainable(mixers: tuple[Mixer, ...]) -> tuple[list[_Parts], list[tuple[Tensor, float]]]:
+def trainable(mixers: tuple[Mixer, ...]) -> tuple[list[Parts], list[tuple[Tensor, float]]]:
     """Leaves to train, with the factor on their learning rate."""
     parts, parameters = [], []
     for mixer in mixers:
@@ -112,12 +128,12 @@ def _trainable(mixers: tuple[Mixer, ...]) -> tuple[list[_Parts], list[tuple[Tens
             if mixer.conv_bias is not None:
                 fields["conv_bias"] = mixer.conv_bias[inner:]
         leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in fields.items()}
-        parts.append(_Parts(mixer, leaves))
+        parts.append(Parts(mixer, leaves))
         parameters += [(leaf, 3.0 if name.startswith("conv") else 1.0) for name, leaf in leaves.items()]
     return parts, parameters
 
 
-def _assembled(parts: list[_Parts]) -> tuple[Mixer, ...]:
+def assembled(parts: list[Parts]) -> tuple[Mixer, ...]:
     """The mixers with the trained tensors in place."""
     found: list[Mixer] = []
     for part in parts:
@@ -130,8 +146,12 @@ def _assembled(parts: list[_Parts]) -> tuple[Mixer, ...]:
     return tuple(found)
 
 
-def _detached(mixer: Mixer) -> Mixer:
-    return replace(mixer, **{k: v.detach() for k, v in vars(mixer).items() if isinstance(v, Tensor)})
+def detached(parts: list[Parts]) -> tuple[Mixer, ...]:
+    """The mixers as they are now, without a graph."""
+    return tuple(
+        replace(mixer, **{k: v.detach().clone() for k, v in vars(mixer).items() if isinstance(v, Tensor)})
+        for mixer in assembled(parts)
+    )
 
 
 @torch.no_grad()

@@ -18,7 +18,12 @@ from ssmtool.lti.systems import System
 from ssmtool.pipeline.compress import Compression
 
 PACKAGE = "ssmtool.families"
-CASES = [(family, variant) for family in plugins.names(PACKAGE) for variant in plugins.load(PACKAGE, family).VARIANTS]
+CASES = [
+    (family, variant)
+    for family in plugins.names(PACKAGE)
+    if hasattr(plugins.load(PACKAGE, family), "to_system")
+    for variant in plugins.load(PACKAGE, family).VARIANTS
+]
 STORED = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
     torch.int64: "I64",

@@ -1,0 +1,85 @@
+"""The last part of a refit: all reduced layers together, on what the whole model predicts.
+
+Layer-by-layer fits treat every direction of the residual stream alike. A few steps on the KL divergence of the
+next-token distributions, with the original as the teacher, spend the same parameters where the predictions feel it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssmtool.selective.language import Runner, Visit, sum_of
+from ssmtool.selective.mixers import Mixer
+from ssmtool.selective.refit import Parts, Refit, RefitOptions, adam, assembled, detached, split, trainable
+
+
+def distil(
+    runner: Runner,
+    mixers: Mapping[str, tuple[Mixer, ...]],
+    tokens: Tensor,
+    options: RefitOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, tuple[Mixer, ...]], Refit]:
+    """Fit reduced mixers to the original's next-token distributions; never returns what is worse on held-out sequences.
+
+    Args:
+        runner: the original model.
+        mixers: reduced ones by layer name, tensor fields.
+        tokens: (S, L) integers on the runner's device.
+        options: `last` steps with peak rate `last_rate`.
+        progress: called with (steps done, steps).
+
+    Returns:
+        The mixers, detached, and the mean KL divergence in nats per token before and after.
+    """
+    steps = options.steps // 2 if options.last is None else options.last
+    generator = torch.Generator().manual_seed(options.seed + 1)
+    judged, used = split(len(tokens), options, generator)
+    before = _kl(runner, _visit(mixers), tokens[judged], options.batch)
+    fitted: dict[str, list[Parts]] = {}
+    parameters: list[tuple[Tensor, float]] = []
+    for name, parts in mixers.items():
+        fitted[name], leaves = trainable(parts)
+        parameters += leaves
+    optimiser, schedule = adam(parameters, options.last_rate, steps)
+    for step in range(steps):
+        chosen = tokens[used[torch.randint(len(used), (min(options.batch, len(used)),), generator=generator)]]
+        with torch.no_grad():
+            wanted = F.log_softmax(runner.logits(chosen), dim=-1)
+        with torch.enable_grad():
+            current = {name: assembled(parts) for name, parts in fitted.items()}
+            loss = _divergence(wanted, runner.logits(chosen, _visit(current)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        progress(step + 1, steps)
+    found = {name: detached(parts) for name, parts in fitted.items()}
+    after = _kl(runner, _visit(found), tokens[judged], options.batch)
+    return (found, Refit(before, after)) if after < before else (dict(mixers), Refit(before, before))
+
+
+def _visit(mixers: Mapping[str, tuple[Mixer, ...]]) -> Visit:
+    def visit(name: str, x: Tensor, residual: Tensor) -> Tensor | None:
+        return sum_of(mixers[name], x.to(mixers[name][0].out)).to(x) if name in mixers else None
+
+    return visit
+
+
+def _divergence(wanted: Tensor, logits: Tensor) -> Tensor:
+    """Mean over tokens of sum p log(p / q)."""
+    found = F.log_softmax(logits, dim=-1)
+    return F.kl_div(found, wanted, reduction="none", log_target=True).sum(-1).mean()
+
+
+@torch.no_grad()
+def _kl(runner: Runner, visit: Visit, tokens: Tensor, batch: int) -> float:
+    total = 0.0
+    for part in tokens.split(batch):
+        wanted = F.log_softmax(runner.logits(part), dim=-1)
+        total += _divergence(wanted, runner.logits(part, visit)).item() * len(part)
+    return total / len(tokens)
