@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssmtool import plugins
 from ssmtool.analyses._contract import Observer, Section, Seen
 from ssmtool.errors import CalibrationError, FamilyError, UsageError
 from ssmtool.lti.factors import resolve_device
@@ -16,10 +17,11 @@ from ssmtool.pipeline.diagnose import ANALYSES, diagnose
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.tokens import Tokens
-from tests.pipeline.checkpoints import CASES, tiny, write_folder
-from tests.pipeline.language_models import byte_model
+from tests.pipeline.checkpoints import PACKAGE, tiny, write_folder
+from tests.pipeline.language_models import byte_model, hybrid, saved
 
 KINDS = ("mamba", "mamba2")
+CASES = [(family, variant) for family in plugins.names(PACKAGE) for variant in plugins.load(PACKAGE, family).VARIANTS]
 
 
 def some(rows: int = 9, length: int = 40) -> Tokens:
@@ -120,6 +122,18 @@ def test_hooked_models_get_every_section_but_relevance(model):
         for row, same in zip(table.rows, other.rows, strict=True):
             assert row[0] == same[0]
             assert row[4:] == pytest.approx(same[4:], rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["bamba", "falcon_h1", "jamba", "zamba2", "falcon_mamba"])
+def test_hybrids_are_measured_where_they_are_selective(kind, tmp_path):
+    pytest.importorskip("transformers")
+    opened = load(saved(hybrid(kind), tmp_path / kind))
+    tokens = Tokens(np.random.default_rng(0).integers(3, 64, (4, 32)), "some", "")
+    found = diagnose(opened, runner=open_runner(opened, "cpu"), tokens=tokens).sections
+    rows = found["memory"].tables()[0].rows
+    assert [row[0] for row in rows] == [layer.name for layer in opened.layers]
+    assert all(row[2] is not None and row[-1] is not None for row in rows)
+    assert ("not available" in " ".join(found["relevance"].missing)) == (kind != "falcon_mamba")
 
 
 def test_what_is_used_of_many_tokens_is_bounded(model, recorder):
