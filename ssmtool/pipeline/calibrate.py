@@ -62,7 +62,7 @@ def calibrate(
 
 def _stride(mixer: Mixer, tokens: np.ndarray) -> int:
     """Every how many steps a state is measured: as rarely as the number of tokens allows, at most STRIDE."""
-    return max(1, min(STRIDE, tokens.size // (ENOUGH * mixer.states), tokens.shape[1]))
+    return max(1, min(STRIDE, tokens.size // (ENOUGH * mixer.scanned), tokens.shape[1]))
 
 
 class _Reached(Exception):

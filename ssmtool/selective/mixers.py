@@ -68,6 +68,11 @@ class DiagonalMixer:
         return self.x_b.shape[1]
 
     @property
+    def scanned(self) -> int:
+        """States per channel that the scan carries: N."""
+        return self.states
+
+    @property
     def groups(self) -> int:
         """G."""
         return self.x_b.shape[0]
@@ -135,6 +140,11 @@ class ScalarMixer:
         return self.in_b.shape[0] // self.groups
 
     @property
+    def scanned(self) -> int:
+        """States per channel that the scan carries: N, or r when projected."""
+        return self.states if self.project_b is None else self.project_b.shape[1]
+
+    @property
     def heads(self) -> int:
         """H."""
         return self.a_log.shape[0]
@@ -147,7 +157,7 @@ class ScalarMixer:
     @property
     def state_size(self) -> int:
         """Numbers the recurrence carries from one token to the next: E N, or E r when projected."""
-        return self.channels * (self.states if self.project_b is None else self.project_b.shape[1])
+        return self.channels * self.scanned
 
 
 Mixer = DiagonalMixer | ScalarMixer

@@ -73,6 +73,9 @@ def static_values(mixer: Mixer) -> np.ndarray:
         rows_b = np.asarray(mixer.in_b) * taps[inner : inner + wide, None]
         rows_c = np.asarray(mixer.in_c) * taps[inner + wide :, None]
         maps = list(zip(np.split(rows_b, mixer.groups), np.split(rows_c, mixer.groups), strict=True))
+        if mixer.project_b is not None:
+            pairs = zip(maps, np.asarray(mixer.project_b), np.asarray(mixer.project_c), strict=True)
+            maps = [(to_b @ b, to_c @ c) for (b, c), to_b, to_c in pairs]
     return np.stack([np.linalg.svd(root(c @ c.T).T @ root(b @ b.T), compute_uv=False) for b, c in maps])
 
 

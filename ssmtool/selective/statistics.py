@@ -52,7 +52,7 @@ class Statistics:
 
     def __init__(self, mixer: Mixer, *, stride: int = 1) -> None:
         """Args: mixer with tensor fields; stride: measure every stride-th state (they change slowly)."""
-        groups, states = mixer.groups, mixer.states
+        groups, states = mixer.groups, mixer.scanned
         self._mixer, self._stride = mixer, stride
         self._columns = mixer.out[:, -mixer.channels :].double().square().sum(0)
         shape = (groups, states, states)
@@ -73,8 +73,9 @@ class Statistics:
         batch, length = trace.dt.shape[:2]
         groups = self._mixer.groups
         weights = (trace.gain.double().square() * self._columns).unflatten(-1, (groups, -1))
+        _, read_by = scanned(self._mixer, trace)
         for t, h in states(self._mixer, trace, self._stride):
-            c = trace.C[:, t].double()
+            c = read_by[:, t].double()
             h = h.double()
             rows = h * weights[:, t, :, :, None].sqrt()
             self._reach += _gram(rows)
@@ -95,7 +96,7 @@ class Statistics:
             raise CalibrationError("no state was measured: the calibration has no tokens")
         coupling = None
         if self._coupling is not None:
-            n = self._mixer.states
+            n = self._mixer.scanned
             coupling = self._coupling.unflatten(2, (n, n)).unflatten(1, (n, n)).permute(0, 1, 3, 2, 4)
         found = Calibration(
             tokens=self._tokens,
@@ -121,7 +122,7 @@ def states(mixer: Mixer, trace: Trace, stride: int = 1) -> Iterator[tuple[int, T
     The last step of each stride is taken, so that early, nearly empty states weigh as little as they should.
     """
     batch, length = trace.dt.shape[:2]
-    groups, n = mixer.groups, mixer.states
+    groups, n = mixer.groups, mixer.scanned
     A = -mixer.a_log.exp()
     if isinstance(mixer, DiagonalMixer):
         rates = A.unflatten(0, (groups, -1))
@@ -131,12 +132,23 @@ def states(mixer: Mixer, trace: Trace, stride: int = 1) -> Iterator[tuple[int, T
         rates = A.repeat_interleave(width).unflatten(0, (groups, -1))[..., None]
         dt = trace.dt.repeat_interleave(width, dim=-1).unflatten(-1, (groups, -1))
     driven = dt * trace.x.reshape(batch, length, groups, -1)
+    B, _ = scanned(mixer, trace)
     h = trace.dt.new_zeros(batch, groups, mixer.channels // groups, n)
     for t in range(length):
         h = torch.exp(dt[:, t, ..., None] * rates) * h
-        h.addcmul_(driven[:, t, ..., None], trace.B[:, t, :, None])
+        h.addcmul_(driven[:, t, ..., None], B[:, t, :, None])
         if (t + 1) % stride == 0:
             yield t, h
+
+
+def scanned(mixer: Mixer, trace: Trace) -> tuple[Tensor, Tensor]:
+    """B and C (b, L, G, N or r) as the scan reads them: projected where the mixer is."""
+    if isinstance(mixer, DiagonalMixer) or mixer.project_b is None:
+        return trace.B, trace.C
+    return (
+        torch.einsum("grn,blgn->blgr", mixer.project_b, trace.B),
+        torch.einsum("grn,blgn->blgr", mixer.project_c, trace.C),
+    )
 
 
 def _gram(rows: Tensor) -> Tensor:
