@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssmtool.analyses._projected import as_read
 from ssmtool.selective.forward import Trace
-from ssmtool.selective.mixers import DiagonalMixer, Mixer
+from ssmtool.selective.mixers import Mixer
 
 CHANNELS, QUERIES, SEQUENCES = 64, 16, 2  # looked at: channels at equal distances, late tokens, sequences per batch
 
@@ -49,15 +50,13 @@ def hidden_attention(
         channels: channels of Mamba-1, heads of Mamba-2.
         sequences: only the first so many of the batch.
     """
+    mixer, trace = as_read(mixer, trace)
     batch = trace.dt.shape[0] if sequences is None else min(sequences, trace.dt.shape[0])
     units = trace.dt.shape[2]
     group = torch.div(channels * mixer.groups, units, rounding_mode="floor")
     dt = trace.dt[:batch, :, channels].double().transpose(1, 2)  # (b, c, L)
     total = dt.cumsum(-1)
     B, C = (part[:batch].double() for part in (trace.B, trace.C))
-    if not isinstance(mixer, DiagonalMixer) and mixer.project_b is not None:
-        B = torch.einsum("grn,blgn->blgr", mixer.project_b.double(), B)
-        C = torch.einsum("grn,blgn->blgr", mixer.project_c.double(), C)
     B, C = (part.transpose(1, 2)[:, group] for part in (B, C))  # (b, c, L, N)
     span = total[:, :, queries, None] - total[:, :, None]  # (b, c, Q, L)
     causal = torch.arange(dt.shape[-1], device=dt.device) <= queries[:, None]

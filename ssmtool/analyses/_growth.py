@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ssmtool.analyses._projected import as_read
 from ssmtool.selective.forward import forward
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.selective.mixers import Mixer
@@ -45,7 +46,7 @@ def state_growth(runner: Runner, mixers: Mapping[str, Mapping[str, Mixer]], toke
         total = None
         for name, mixer in mixers.get(layer, {}).items():
             out, _memory, trace = forward(mixer, x.to(mixer.out))
-            for t, h in states(mixer, trace, stride):
+            for t, h in states(*as_read(mixer, trace), stride):
                 squares.setdefault(name, {}).setdefault(t + 1, 0.0)
                 squares[name][t + 1] += h.double().square().mean().item()
             total = out if total is None else total + out

@@ -12,6 +12,7 @@ from ssmtool.analyses._contract import NEEDS_TOKENS, Observer, Panel, Section, S
 from ssmtool.analyses._growth import state_growth
 from ssmtool.analyses._linear import mean_delay
 from ssmtool.analyses._numbers import curve, effective_rank, floats
+from ssmtool.analyses._projected import as_read, states_run
 from ssmtool.errors import CalibrationError
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.orders import order_for_energy
@@ -192,7 +193,7 @@ class MemoryInUse(Observer):
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
-        self._states[name] = mixer.states
+        self._states[name] = states_run(mixer)
 
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
@@ -203,7 +204,10 @@ class MemoryInUse(Observer):
         self._parts[seen.layer] = {name: part.mixer for name, part in seen.passes.items()}
         for name, part in seen.passes.items():
             stride = min(STRIDE, seen.tokens.shape[1])
-            self._statistics.setdefault(name, Statistics(part.mixer, stride=stride)).update(part.trace, part.out)
+            scan, trace = as_read(part.mixer, part.trace)
+            if name not in self._statistics:
+                self._statistics[name] = Statistics(scan, stride=stride)
+            self._statistics[name].update(trace, part.out)
             self._reach.setdefault(name, ReachMeter()).add(part.mixer, part.trace)
             total, count = self._smooth.get(name, (0.0, 0))
             self._smooth[name] = (total + share, count + len(stream))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssmtool.analyses._contract import NEEDS_TOKENS, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._linear import conjugate_closed
 from ssmtool.analyses._numbers import Quantiles, curve, quantiles
+from ssmtool.analyses._projected import as_read
 from ssmtool.analyses._real_refit import real_refit_error
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.selective.mixers import DiagonalMixer, Mixer
@@ -166,7 +167,8 @@ class Parameters(Observer):
     def see(self, seen: Seen) -> None:
         """As `Observer.see`."""
         for name, part in seen.passes.items():
-            b, c = (torch.einsum("blgn,blgm->gnm", x.double(), x.double()) for x in (part.trace.B, part.trace.C))
+            _, trace = as_read(part.mixer, part.trace)
+            b, c = (torch.einsum("blgn,blgm->gnm", x.double(), x.double()) for x in (trace.B, trace.C))
             if name in self._moments:
                 b, c = b + self._moments[name][0], c + self._moments[name][1]
             self._moments[name] = (b, c)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssmtool.analyses._contract import NEEDS_TOKENS, Curve, Observer, Panel, Pass, Section, Seen, Table, Verdict
+from ssmtool.analyses._contract import NEEDS_TOKENS, Curve, Observer, Panel, Section, Seen, Table, Verdict
 from ssmtool.analyses._importance import Importance, ImportanceMeter
 from ssmtool.analyses._numbers import curve, effective_rank
+from ssmtool.analyses._projected import as_read, states_run
 from ssmtool.analyses._spectrum import Interaction, interaction, maps, of_moment
 from ssmtool.selective.mixers import DiagonalMixer, Mixer
 
@@ -198,7 +199,7 @@ class Dynamics(Observer):
     def selective(self, name: str, mixer: Mixer) -> None:
         """As `Observer.selective`."""
         source = "rows of x_proj" if isinstance(mixer, DiagonalMixer) else "linearised"
-        self._weights[name] = (mixer.states, source, interaction(maps(mixer)))
+        self._weights[name] = (states_run(mixer), source, interaction(maps(mixer)))
 
     @torch.no_grad()
     def see(self, seen: Seen) -> None:
@@ -206,10 +207,10 @@ class Dynamics(Observer):
         for name, part in seen.passes.items():
             self._sums.setdefault(name, _Sums()).add(seen.stream.double(), seen.update.double())
             total, count = self._moments.get(name, (0.0, 0))
-            B, C = _read(part)
+            trace = as_read(part.mixer, part.trace)[1]
             self._moments[name] = (
-                total + torch.einsum("blgn,blgm->gnm", C.double(), B.double()),
-                count + B.shape[0] * B.shape[1],
+                total + torch.einsum("blgn,blgm->gnm", trace.C.double(), trace.B.double()),
+                count + trace.B.shape[0] * trace.B.shape[1],
             )
             tokens = seen.tokens.flip(1) if part.mixer.reverse else seen.tokens
             self._importance.setdefault(name, ImportanceMeter()).add(tokens, part.trace.dt)
@@ -251,17 +252,6 @@ class Dynamics(Observer):
 def start() -> Dynamics:
     """An observer for one model."""
     return Dynamics()
-
-
-def _read(part: Pass) -> tuple[Tensor, Tensor]:
-    """B and C as the scan reads them: after a projection, where there is one."""
-    mixer, trace = part.mixer, part.trace
-    if isinstance(mixer, DiagonalMixer) or mixer.project_b is None:
-        return trace.B, trace.C
-    return (
-        torch.einsum("grn,blgn->blgr", mixer.project_b, trace.B),
-        torch.einsum("grn,blgn->blgr", mixer.project_c, trace.C),
-    )
 
 
 def _words(layers: tuple[LayerDynamics, ...]) -> tuple[Verdict, ...]:

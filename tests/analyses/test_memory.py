@@ -10,9 +10,11 @@ import torch
 
 from ssmtool.analyses import memory
 from ssmtool.analyses._growth import FACTOR, state_growth
+from ssmtool.analyses._projected import as_read
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.selective.language import LanguageModel
 from ssmtool.selective.mixers import to_torch
+from ssmtool.selective.statistics import states
 from tests.analyses.mixers import constant, permuted, random_diagonal, random_scalar, shown, stream
 from tests.lti.samples import batch, diagonal, ring
 
@@ -144,3 +146,24 @@ def test_without_tokens_the_section_says_what_it_needs():
     assert section.layers[0].effective is None
     assert "--tokens" in section.missing[0]
     assert section.panels() == ()
+
+
+def test_a_projected_layer_has_the_states_it_runs_on():
+    """The states that are measured are those the scan reads: their product with the projected C is its output."""
+    rng = np.random.default_rng(7)
+    projected = replace(
+        random_scalar(width=4), project_b=rng.normal(size=(2, 2, 5)), project_c=rng.normal(size=(2, 2, 5))
+    )
+    x = stream(8, 48)
+    row = of_mixer(projected, x).layers[0]
+    assert row.states == 2
+    assert len(row.profile) == 2
+    seen = shown(projected, x).passes["m"]
+    scan, trace = as_read(seen.mixer, seen.trace)
+    h = torch.stack([state for _, state in states(scan, trace, memory.STRIDE)])
+    assert h.shape[-1] == 2
+    y = (h * trace.C[:, memory.STRIDE - 1 :: memory.STRIDE].transpose(0, 1)[:, :, :, None]).sum(-1)
+    expected = seen.trace.y - seen.mixer.d_skip * seen.trace.x  # the scan's own output, at the same steps
+    torch.testing.assert_close(
+        y.flatten(2), expected[:, memory.STRIDE - 1 :: memory.STRIDE].transpose(0, 1).flatten(2), rtol=1e-8, atol=1e-8
+    )
