@@ -273,13 +273,12 @@ def test_statistics_of_long_data_do_not_grow() -> None:
 
 @MAMBA2
 def test_a_projected_mixer_is_measured_as_it_runs(name: str) -> None:
-    """Its values are the leading ones of the original, which balanced truncation keeps (exactly, on the same states)."""
-    mixer = MIXERS[name]
+    """Without a norm the weights do not feel the change: the values are the leading ones of the original."""
+    mixer = replace(MIXERS[name], norm=None)
     moments, _ = measured(run_on(mixer), X)
     smaller = projected(mixer, moments, 3)
     again, _ = measured(run_on(smaller), X)
-    assert again.reachability.shape == (mixer.groups, 3, 3)
-    values = calibrated_spectrum(smaller, again).values
     whole = calibrated_spectrum(mixer, moments).values
-    # the scan is linear in B, so the projected states are W^T h; the weights differ where the gain does
-    np.testing.assert_allclose(values, whole[:, :3], rtol=0.2)
+    np.testing.assert_allclose(calibrated_spectrum(smaller, again).values, whole[:, :3], rtol=1e-6)
+    assert smaller.state_size == 3 * mixer.channels
+    assert static_values(smaller).shape == (mixer.groups, 3)
