@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Diagnosis:
 
     Attributes:
         sections: by name, in alphabetical order.
-        layers: the layers that were looked at, in checkpoint order.
+        layers: the layers that were looked at, in order of depth.
         tokens: which tokens were run; None without any.
         sequences, length: how many of them were used.
     """
@@ -72,7 +73,7 @@ def diagnose(
         CalibrationError: states or outputs that are not finite.
     """
     observers = {name: plugins.load(ANALYSES, name).start() for name in known(sections)}
-    chosen = model.select(layers)
+    chosen = by_depth(model.select(layers), runner)
     if (runner is None) != (tokens is None):
         raise UsageError("a runner and its tokens come together")
     ready = _weights(model, chosen, list(observers.values()), runner, step)
@@ -98,6 +99,20 @@ def known(sections: Iterable[str] | None) -> tuple[str, ...]:
         if name not in names:
             raise UsageError(f"there is no section {name!r}", remedy=f"Sections: {', '.join(names)}")
     return tuple(name for name in names if name in wanted)
+
+
+def by_depth(layers: tuple[Layer, ...], runner: Runner | None = None) -> tuple[Layer, ...]:
+    """Layers in the order in which the runner applies them; without one, numbers in their names decide.
+
+    Files list tensors by name, as text: layer 10 before layer 2.
+    """
+    place = {} if runner is None else {name: i for i, name in enumerate(runner.names)}
+
+    def key(layer: Layer) -> tuple[int, list[tuple[int, int, str]]]:
+        parts = re.split(r"(\d+)", layer.name)
+        return place.get(layer.name, len(place)), [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+
+    return tuple(sorted(layers, key=key))
 
 
 def _weights(

@@ -82,8 +82,8 @@ def _panel(axis: Axes, panel: Panel) -> None:
         axis.margins(y=0.22)  # room for the legend
     labelled = [curve for curve in panel.curves if curve.label]
     if panel.by_layer and len(panel.curves) > NAMED:
-        ends = f"dark: {panel.curves[0].label}, light: {panel.curves[-1].label}"
-        axis.text(0.99, 0.98, ends, transform=axis.transAxes, ha="right", va="top", fontsize=6)
+        order = f"dark to light: {len(panel.curves)} layers in order"
+        axis.text(1.0, 1.01, order, transform=axis.transAxes, ha="right", va="bottom", fontsize=6)
     elif labelled:
         axis.legend(fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
 

@@ -11,12 +11,14 @@ import torch
 from ssmtool import plugins
 from ssmtool.analyses._contract import Observer, Section, Seen
 from ssmtool.errors import CalibrationError, FamilyError, UsageError
+from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
 from ssmtool.pipeline import diagnose as module
-from ssmtool.pipeline.diagnose import ANALYSES, diagnose
+from ssmtool.pipeline.diagnose import ANALYSES, by_depth, diagnose
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.tokens import Tokens
+from ssmtool.selective.language import LanguageModel
 from tests.pipeline.checkpoints import PACKAGE, tiny, write_folder
 from tests.pipeline.language_models import byte_model, hybrid, saved
 
@@ -65,7 +67,7 @@ def recorder(monkeypatch) -> Recorder:
 def test_every_family_from_its_weights_alone(family, variant, tmp_path):
     opened = load(write_folder(tmp_path / "model", *tiny(family, variant)))
     found = diagnose(opened)
-    assert found.layers == opened.layers
+    assert {layer.name for layer in found.layers} == {layer.name for layer in opened.layers}
     times = found.sections["timescales"]
     shown = [str(row[0]).partition("[")[0] for table in times.tables() for row in table.rows]
     assert set(shown) == {layer.name for layer in opened.layers}
@@ -147,6 +149,15 @@ def test_layers_and_sections_are_chosen(model):
     assert list(found.sections) == ["memory", "timescales"]
     for section in found.sections.values():
         assert [row[0] for table in section.tables() for row in table.rows] == [model.layers[1].name]
+
+
+def test_layers_are_in_order_of_depth():
+    names = ["b.10.x", "b.2.x", "b.2.a", "a.11", "b.0.x"]
+    layers = tuple(Layer(name, "f", "v", {}, 1, 1, 1, 1, 1) for name in names)
+    assert [layer.name for layer in by_depth(layers)] == ["a.11", "b.0.x", "b.2.a", "b.2.x", "b.10.x"]
+    zero = torch.zeros(1)
+    runner = LanguageModel(zero, zero, dict.fromkeys(names, zero), {}, zero, 0.0)
+    assert [layer.name for layer in by_depth(layers, runner)] == names
 
 
 def test_refusals(model, tmp_path, monkeypatch):
