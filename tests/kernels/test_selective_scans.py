@@ -9,7 +9,7 @@ from torch import Tensor
 from ssmtool_kernels.selective_scan import selective_scan, selective_scan_stepwise
 from ssmtool_kernels.ssd import ssd, ssd_chunked
 
-F64 = {"dtype": torch.float64}
+F64 = torch.float64
 SHAPES = [(1, 1, 2, 1, 1), (2, 37, 6, 3, 5), (3, 16, 4, 2, 1), (1, 65, 8, 1, 7)]  # b, L, E, G, N
 
 
@@ -17,13 +17,13 @@ def mamba1(b: int, length: int, channels: int, groups: int, states: int, seed: i
     """x, dt, A, B, C, D, h0."""
     g = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(b, length, channels, generator=g, **F64),
-        2 * torch.rand(b, length, channels, generator=g, **F64),
-        -3 * torch.rand(channels, states, generator=g, **F64),
-        torch.randn(b, length, groups, states, generator=g, **F64),
-        torch.randn(b, length, groups, states, generator=g, **F64),
-        torch.randn(channels, generator=g, **F64),
-        torch.randn(b, channels, states, generator=g, **F64),
+        torch.randn(b, length, channels, generator=g, dtype=F64),
+        2 * torch.rand(b, length, channels, generator=g, dtype=F64),
+        -3 * torch.rand(channels, states, generator=g, dtype=F64),
+        torch.randn(b, length, groups, states, generator=g, dtype=F64),
+        torch.randn(b, length, groups, states, generator=g, dtype=F64),
+        torch.randn(channels, generator=g, dtype=F64),
+        torch.randn(b, channels, states, generator=g, dtype=F64),
     ]
 
 
@@ -31,13 +31,13 @@ def mamba2(b: int, length: int, heads: int, groups: int, states: int, seed: int 
     """x, dt, A, B, C, D, h0 with heads of width 3."""
     g = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(b, length, heads, 3, generator=g, **F64),
-        2 * torch.rand(b, length, heads, generator=g, **F64),
-        -3 * torch.rand(heads, generator=g, **F64),
-        torch.randn(b, length, groups, states, generator=g, **F64),
-        torch.randn(b, length, groups, states, generator=g, **F64),
-        torch.randn(heads, 1, generator=g, **F64),
-        torch.randn(b, heads, 3, states, generator=g, **F64),
+        torch.randn(b, length, heads, 3, generator=g, dtype=F64),
+        2 * torch.rand(b, length, heads, generator=g, dtype=F64),
+        -3 * torch.rand(heads, generator=g, dtype=F64),
+        torch.randn(b, length, groups, states, generator=g, dtype=F64),
+        torch.randn(b, length, groups, states, generator=g, dtype=F64),
+        torch.randn(heads, 1, generator=g, dtype=F64),
+        torch.randn(b, heads, 3, states, generator=g, dtype=F64),
     ]
 
 
@@ -77,9 +77,9 @@ def test_stepwise_equals_naive_forward_and_backward(shape: tuple[int, ...]) -> N
     naive, fast = selective_scan(*arguments), selective_scan_stepwise(*arguments)
     for a, b in zip(naive, fast, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
-    weigh = [torch.randn(part.shape, generator=torch.Generator().manual_seed(1), **F64) for part in naive]
+    weigh = [torch.randn(part.shape, generator=torch.Generator().manual_seed(1), dtype=F64) for part in naive]
     gradients = [
-        torch.autograd.grad(sum((w * p).sum() for w, p in zip(weigh, found, strict=True)), arguments)
+        torch.autograd.grad(torch.stack([(w * p).sum() for w, p in zip(weigh, found, strict=True)]).sum(), arguments)
         for found in (naive, fast)
     ]
     for a, b in zip(*gradients, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.language import LanguageModel
-from ssmtool.selective.mixers import to_torch
+from ssmtool.selective.mixers import DiagonalMixer, to_torch
 from ssmtool.selective.refit import RefitOptions
 from tests.pipeline.language_models import byte_model
 
@@ -119,13 +120,14 @@ def test_error_energy_and_budget_choose_the_rank(kind: str, tmp_path: Path) -> N
 
 def test_targets_that_cannot_be(tmp_path: Path) -> None:
     model, runner = opened(tmp_path, "mamba")
-    for target, text in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"rank": 9}, "between 1 and the 8 states"),
         ({"rank": 0}, "between 1 and the 8 states"),
         ({}, "0 targets"),
         ({"rank": 2, "budget": 0.5}, "2 targets"),
         ({"error": 2.0}, "not between 0 and 1"),
-    ):
+    )
+    for target, text in cases:
         with pytest.raises(UsageError, match=text):
             compress_selective(model, runner, sample(), tmp_path / "out", **target)
     with pytest.raises(ReductionError, match="keeps all 8 states"):
@@ -143,7 +145,8 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
 
 def test_projection_refuses_what_is_for_selections(tmp_path: Path) -> None:
     model, runner = opened(tmp_path, "mamba2")
-    for extra in ({"how": Select.ghost}, {"options": RefitOptions()}):
+    extras: tuple[dict[str, Any], ...] = ({"how": Select.ghost}, {"options": RefitOptions()})
+    for extra in extras:
         with pytest.raises(UsageError, match="--export stock"):
             compress_selective(model, runner, sample(), tmp_path / "out", rank=2, export=Export.projected, **extra)
 
@@ -204,6 +207,7 @@ def test_taylor_scores_are_derivatives_of_the_loss(tmp_path: Path) -> None:
 
     def loss(scale: float) -> float:
         mixer = mixers[name][0]
+        assert isinstance(mixer, DiagonalMixer)
         x_c = mixer.x_c.clone()
         x_c[:, 2] *= scale
         batch = torch.from_numpy(tokens)
