@@ -24,7 +24,8 @@ COUPLING_LIMIT = 32  # N^4 numbers: 8 MiB at N = 32
 
 @dataclass(frozen=True)
 class Calibration:
-    """Moments of one mixer, per group g of channels that share B and C; float64 means over `samples` states.
+    """Moments of one mixer, per group g of channels that share B and C; float64 means over `samples` states, and over
+    all tokens where only C takes part.
 
     Attributes:
         tokens: tokens that were run.  samples: states that were measured, at equal distances in time.
@@ -74,6 +75,8 @@ class Statistics:
         groups = self._mixer.groups
         weights = (trace.gain.double().square() * self._columns).unflatten(-1, (groups, -1))
         _, read_by = scanned(self._mixer, trace)
+        every = read_by.double().transpose(1, 2)
+        self._observe += _gram(every)
         for t, h in states(self._mixer, trace, self._stride):
             c = read_by[:, t].double()
             h = h.double()
@@ -81,7 +84,6 @@ class Statistics:
             self._reach += _gram(rows)
             self._joint += _gram(rows * c[:, :, None])
             self._ghost += (h * c[:, :, None]).square().sum((0, 2))
-            self._observe += torch.einsum("bgn,bgm->gnm", c, c)
             if self._coupling is not None:
                 read = (c[..., :, None] * c[..., None, :]).flatten(2)
                 driven = (rows.mT @ rows).flatten(2)
@@ -102,7 +104,7 @@ class Statistics:
             tokens=self._tokens,
             samples=self._samples,
             reachability=self._mean(self._reach),
-            observability=self._mean(self._observe),
+            observability=(self._observe / self._tokens).cpu().numpy(),
             joint=self._mean(self._joint),
             coupling=None if coupling is None else self._mean(coupling),
             ghost=self._mean(self._ghost),
@@ -119,26 +121,44 @@ class Statistics:
 def states(mixer: Mixer, trace: Trace, stride: int = 1) -> Iterator[tuple[int, Tensor]]:
     """The states (b, G, E/G, N) after every stride-th step of a call that began with zeros, with the step's index.
 
-    The last step of each stride is taken, so that early, nearly empty states weigh as little as they should.
+    The last step of each stride is taken, so that early, nearly empty states weigh as little as they should. The tensor
+    belongs to the caller until the next one is asked for.
     """
     batch, length = trace.dt.shape[:2]
-    groups, n = mixer.groups, mixer.scanned
+    B, _ = scanned(mixer, trace)
+    x = trace.x.reshape(batch, length, mixer.groups, -1)
     A = -mixer.a_log.exp()
     if isinstance(mixer, DiagonalMixer):
-        rates = A.unflatten(0, (groups, -1))
-        dt = trace.dt.unflatten(-1, (groups, -1))
-    else:
-        width = mixer.channels // mixer.heads
-        rates = A.repeat_interleave(width).unflatten(0, (groups, -1))[..., None]
-        dt = trace.dt.repeat_interleave(width, dim=-1).unflatten(-1, (groups, -1))
-    driven = dt * trace.x.reshape(batch, length, groups, -1)
-    B, _ = scanned(mixer, trace)
-    h = trace.dt.new_zeros(batch, groups, mixer.channels // groups, n)
-    for t in range(length):
-        h = torch.exp(dt[:, t, ..., None] * rates) * h
-        h.addcmul_(driven[:, t, ..., None], B[:, t, :, None])
+        return _every_step(A.unflatten(0, (mixer.groups, -1)), trace.dt.view_as(x), x, B, stride)
+    return _every_stride(A, trace.dt, x, B, stride)
+
+
+def _every_step(A: Tensor, dt: Tensor, x: Tensor, B: Tensor, stride: int) -> Iterator[tuple[int, Tensor]]:
+    """Mamba-1: A (G, E/G, N), dt and x (b, L, G, E/G), B (b, L, G, N)."""
+    driven = dt * x
+    h = torch.zeros(x.shape[0], *A.shape, dtype=x.dtype, device=x.device)
+    for t in range(x.shape[1]):
+        h.mul_(torch.exp(dt[:, t, ..., None] * A)).addcmul_(driven[:, t, ..., None], B[:, t, :, None])
         if (t + 1) % stride == 0:
             yield t, h
+
+
+def _every_stride(A: Tensor, dt: Tensor, x: Tensor, B: Tensor, stride: int) -> Iterator[tuple[int, Tensor]]:
+    """Mamba-2: A (H,), dt (b, L, H), x (b, L, G, E/G), B (b, L, G, N); what a stride adds is one matrix product."""
+    groups, share = x.shape[2:]
+    width = groups * share // len(A)
+
+    def spread(per_head: Tensor) -> Tensor:
+        return per_head.repeat_interleave(width, dim=-1).unflatten(-1, (groups, share))
+
+    h = x.new_zeros(x.shape[0], groups, share, B.shape[-1])
+    for end in range(stride, x.shape[1] + 1, stride):
+        part = slice(end - stride, end)
+        total = (dt[:, part] * A).cumsum(1)
+        driven = x[:, part] * spread(dt[:, part] * (total[:, -1:] - total).exp())
+        added = driven.permute(0, 2, 3, 1) @ B[:, part].permute(0, 2, 1, 3)
+        h = added.addcmul_(spread(total[:, -1].exp())[..., None], h)
+        yield end - 1, h
 
 
 def scanned(mixer: Mixer, trace: Trace) -> tuple[Tensor, Tensor]:

@@ -75,6 +75,17 @@ def test_stride_measures_the_last_state_of_each() -> None:
     assert found.samples == 2 * 3
 
 
+@EVERY
+def test_strides_skip_states_and_change_none(name: str) -> None:
+    mixer = run_on(MIXERS[name])
+    _, _, trace = forward(mixer, inputs(length=19))
+    every = {t: h.clone() for t, h in states(mixer, trace)}
+    some = {t: h.clone() for t, h in states(mixer, trace, 4)}
+    assert list(some) == [3, 7, 11, 15]
+    for t, h in some.items():
+        assert torch.allclose(h, every[t], rtol=1e-11, atol=1e-13)
+
+
 def test_without_tokens_there_is_no_result() -> None:
     with pytest.raises(CalibrationError, match="no tokens"):
         Statistics(run_on(diagonal())).result()
