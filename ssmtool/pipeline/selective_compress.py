@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
@@ -28,6 +28,8 @@ from ssmtool.selective.language import Runner
 from ssmtool.selective.refit import Refit, RefitOptions
 from ssmtool.selective.spectrum import CalibratedSpectrum, calibrated_spectrum
 
+AnyChoice = TypeVar("AnyChoice", Export, Select)
+
 
 def compress_selective(
     model: Model,
@@ -39,8 +41,8 @@ def compress_selective(
     energy: float | None = None,
     error: float | None = None,
     budget: float | None = None,
-    export: Export | None = None,
-    how: Select = Select.elimination,
+    export: Export | str = Export.stock,
+    how: Select | str = Select.elimination,
     options: RefitOptions | None = None,
     layers: Iterable[str] | None = None,
     dry_run: bool = False,
@@ -57,7 +59,7 @@ def compress_selective(
         rank: states to keep.  energy: share of the sum of calibrated values.  error: predicted relative error of a
             layer's weighted scan output.  budget: share of the states. Exactly one of them.
         export: stock (an ordinary checkpoint with a smaller state) or projected (projectors beside the original
-            weights; Mamba-2 only). By default stock.
+            weights; Mamba-2 only).
         how: choice of states for a stock export. Baselines are neither mixed nor refitted unless `options` are given.
         options: of the refit of a stock export; None for the defaults of `how`.
         layers: names or globs; all by default. A stock export needs all layers: configurations have one state size.
@@ -72,7 +74,7 @@ def compress_selective(
         CheckpointError, FamilyError, OutputError: reading, interpreting or writing fails.
     """
     chosen = selected(model, layers)
-    export = export or Export.stock
+    export, how = _named(Export, export, "export"), _named(Select, how, "rule of selection")
     asked = _target(rank=rank, energy=energy, error=error, budget=budget)
     _check(model, chosen, export, how, options)
     kept = 0 if asked[0] in ("energy", "error") else _rank(asked, chosen, {})
@@ -139,6 +141,15 @@ def _stock_config(model: Model, layers: tuple[Layer, ...], states: int) -> dict[
         for layer in layers:
             config = family_of(layer).reduced_config(config, layer, states)
     return config
+
+
+def _named(choices: type[AnyChoice], value: str, what: str) -> AnyChoice:
+    """A member of an enumeration by its value. Raises UsageError."""
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(choice.value for choice in choices)
+        raise UsageError(f"there is no {what} {value!r}", remedy=f"Known: {known}") from None
 
 
 def _target(**given: float | None) -> tuple[str, float]:

@@ -223,3 +223,13 @@ def test_without_tokens_weights_speak_alone(tmp_path: Path) -> None:
     found = static_hsv(model)
     assert found.tokens is None
     assert all(row.spectra == () and row.static[0].shape == (1, 16) for row in found.layers)
+
+
+def test_names_stand_for_choices(tmp_path: Path) -> None:
+    model, runner = opened(tmp_path, "mamba2")
+    done = compress_selective(model, runner, sample(), None, rank=4, export="projected", dry_run=True)
+    assert done.export is Export.projected
+    with pytest.raises(UsageError, match="no export 'smaller'"):
+        compress_selective(model, runner, sample(), None, rank=4, export="smaller", dry_run=True)
+    with pytest.raises(UsageError, match="no rule of selection 'best'"):
+        compress_selective(model, runner, sample(), None, rank=4, how="best", dry_run=True)
