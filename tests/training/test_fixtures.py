@@ -7,10 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import ssmtool
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.pipeline.language import compare
 from ssmtool.training.evaluate import evaluate
+from ssmtool.training.language.recipe import LANGUAGE_RECIPES
 from ssmtool.training.recipe import RECIPES
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -67,3 +71,27 @@ def test_checkpoint_reaches_the_recorded_accuracy(layout: str) -> None:
     assert (result.correct, result.total) == (found["test"]["correct"], found["test"]["total"])
     assert result.accuracy == found["test"]["accuracy"] >= LEAST[layout]
     assert (result.parameters, result.state_slots) == (found["parameters"], found["state_slots"])
+
+
+LANGUAGE = {"mamba": 16, "mamba2": 64}
+
+
+@pytest.mark.parametrize("kind", LANGUAGE)
+def test_language_model_is_what_its_record_says(kind: str) -> None:
+    found = json.loads((FIXTURES / f"bytes-{kind}.json").read_text(encoding="utf-8"))
+    assert found["recipe"] == asdict(LANGUAGE_RECIPES[kind])
+    assert found["command"] == f"python fixtures/make_language.py {kind} --seed {found['seed']}"
+    assert (FIXTURES / found["file"]).stat().st_size == found["bytes"]
+    model = ssmtool.load(FIXTURES / f"bytes-{kind}")
+    assert {layer.slots for layer in model.layers} == {LANGUAGE[kind]}
+    assert found["held_out_perplexity_per_byte"] < 4.2
+
+
+@pytest.mark.parametrize("kind", LANGUAGE)
+def test_language_model_predicts_held_out_text(kind: str) -> None:
+    """On some of the sequences: close to what the record has of all of them."""
+    found = json.loads((FIXTURES / f"bytes-{kind}.json").read_text(encoding="utf-8"))
+    runner = ssmtool.open_runner(ssmtool.load(FIXTURES / f"bytes-{kind}"), "cpu")
+    tokens = np.load(FIXTURES / "stdlib-heldout.npy")[::8]
+    perplexity = compare(runner, runner, tokens).perplexity_original
+    assert perplexity == pytest.approx(found["held_out_perplexity_per_byte"], rel=0.15)
