@@ -45,7 +45,8 @@ def draw(layers: Sequence[LayerCalibration], title: str = "") -> Figure:
         relative = np.median(spectrum.values / spectrum.values[:, :1].clip(min=1e-300), axis=0)
         label = name if len(lines) <= NAMED else None
         left.plot(np.arange(1, len(relative) + 1), relative.clip(FLOOR), color=colour, linewidth=1.3, label=label)
-        right.plot(np.arange(len(spectrum.errors)), spectrum.errors.clip(FLOOR), color=colour, linewidth=1.3)
+        errors = spectrum.errors[:-1]  # with all states it is zero, which no logarithm has
+        right.plot(np.arange(len(errors)), errors.clip(FLOOR), color=colour, linewidth=1.3)
     left.set(title="Calibrated Hankel singular values", xlabel="state, i", ylabel=r"$s_i\,/\,s_1$")
     right.set(title="Predicted relative error of the layer's weighted output", xlabel="states kept, r", ylabel="error")
     for axis in (left, right):

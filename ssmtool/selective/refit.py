@@ -33,7 +33,7 @@ class RefitOptions:
 
     steps: int = 300
     last: int | None = None
-    last_rate: float = 1e-3
+    last_rate: float = 3e-4
     batch: int = 4
     rate: float = 3e-3
     held_out: float = 0.1

@@ -76,18 +76,19 @@ class Bench:
         found += [self.row(f"{how.value} alone", rank, how) for how in (Select.ghost, Select.taylor, Select.magnitude)]
         chance = [self.row("random alone", rank, Select.random, seed=seed) for seed in range(SEEDS)]
         found.append(sorted(chance, key=lambda row: row.result.loss_reduced)[SEEDS // 2])
-        found.append(self.row("ghost, refit", rank, Select.ghost, steps=300))
+        if rank == self.model.layers[0].slots // 2:
+            found.append(self.row("ghost, refit", rank, Select.ghost, steps=300))
         return found
 
 
-def run() -> None:
-    """Print one table per fixture."""
-    for name, ranks in RANKS.items():
+def run(*names: str) -> None:
+    """Print one table per fixture, all by default."""
+    for name in names or RANKS:
         bench = Bench(name)
         print(f"\n{name}: N = {bench.model.layers[0].slots}, perplexity {bench.base.perplexity_original:.4f} per byte")
         print(f"calibration {bench.calibration_seconds:.1f} s; s: choosing and refitting")
         print(f"  {'r':>3}  {'method':<26} {'perplexity':>10} {'increase':>9} {'KL':>9} {'top-1':>8} {'s':>6}")
-        for rank in ranks:
+        for rank in RANKS[name]:
             for row in bench.rows(rank):
                 found = row.result
                 print(
