@@ -9,12 +9,16 @@ PYTEST_FLAGS ?=
 PY := $(VENV)/bin/python
 SOURCE := fixtures/digits-s4d.safetensors
 REDUCED := demo/digits-s4d-rank16.safetensors
+SELECTIVE := fixtures/bytes-mamba2
+PROJECTED := demo/bytes-mamba2-projected16
+CALIBRATION := fixtures/stdlib-calibration.npy
+HELD_OUT := fixtures/stdlib-heldout.npy
 
 .PHONY: help demo test lint style types imports format bench clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate a trained checkpoint"
+	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate trained checkpoints"
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
@@ -57,6 +61,9 @@ demo: $(VENV)/.installed
 	$(call show,ssmtool validate $(SOURCE) $(REDUCED))
 	$(call show,ssmtool evaluate $(SOURCE) --task digits)
 	$(call show,ssmtool evaluate $(REDUCED) --task digits)
+	$(call show,ssmtool hsv $(SELECTIVE) --tokens $(CALIBRATION))
+	$(call show,ssmtool compress $(SELECTIVE) --rank 16 --export projected --tokens $(CALIBRATION) -o $(PROJECTED))
+	$(call show,ssmtool validate $(SELECTIVE) $(PROJECTED) --tokens $(HELD_OUT))
 
 test: $(VENV)/.installed-test
 	@$(PY) -m pytest -m "not gpu" $(PYTEST_FLAGS)
