@@ -112,8 +112,8 @@ def command(
             "--refit",
             metavar="STEPS",
             min=0,
-            help="Selective models, stock export: optimiser steps per layer on the calibration tokens; 0 for none. "
-            "Default: 300, and 0 for the baselines.",
+            help="Selective models, stock export: optimiser steps per layer on the calibration tokens, and half as "
+            "many for all layers together; 0 for none. Default: 300, and 0 for the baselines.",
         ),
     ] = None,
     tokens: TokensOption = None,
