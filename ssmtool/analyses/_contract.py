@@ -12,6 +12,7 @@ itself which tables and which panels show it, so that a new analysis is one file
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -115,7 +116,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Section:
+class Section(ABC):
     """Base of every section's result.
 
     Attributes:
@@ -127,33 +128,37 @@ class Section:
     verdicts: tuple[Verdict, ...]
     missing: tuple[str, ...]
 
+    @abstractmethod
     def tables(self) -> tuple[Table, ...]:
         """The section as text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def panels(self) -> tuple[Panel, ...]:
         """The section as a picture; empty if there is nothing to draw."""
-        raise NotImplementedError
 
 
-class Observer:
+class Observer(ABC):
     """Collects what one section needs. Every method but `result` may be left as it is."""
 
     def linear(self, name: str, system: System) -> None:
         """Weights of a time-invariant layer."""
+        return None
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """Weights of one mixer, float64 numpy arrays; `name` is its row name."""
+        return None
 
     def see(self, seen: Seen) -> None:
         """One layer on one batch; called for all layers of a batch in order, batch after batch."""
+        return None
 
     def run(self, runner: Runner, tokens: Tensor) -> None:
         """Called once after the last batch with all tokens (sequences, L): for passes of the section's own."""
+        return None
 
+    @abstractmethod
     def result(self) -> Section:
         """The section."""
-        raise NotImplementedError
 
 
 NEEDS_TOKENS = "needs tokens: --tokens FILE, --text FILE or --self N"
