@@ -142,19 +142,19 @@ class Observer(ABC):
 
     def linear(self, name: str, system: System) -> None:
         """Weights of a time-invariant layer."""
-        return None
+        return
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """Weights of one mixer, float64 numpy arrays; `name` is its row name."""
-        return None
+        return
 
     def see(self, seen: Seen) -> None:
         """One layer on one batch; called for all layers of a batch in order, batch after batch."""
-        return None
+        return
 
     def run(self, runner: Runner, tokens: Tensor) -> None:
         """Called once after the last batch with all tokens (sequences, L): for passes of the section's own."""
-        return None
+        return
 
     @abstractmethod
     def result(self) -> Section:
