@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssmtool.selective.forward import forward
-from ssmtool.selective.language import LanguageModel, Runner, sum_of
+from ssmtool.selective.language import LanguageModel, Runner, replacing
 from ssmtool.selective.mixers import Mixer
 from ssmtool.selective.statistics import Calibration, Statistics
 
@@ -85,12 +85,14 @@ def streams(
     """
     inputs, residuals = [], []
 
+    others = replacing(replaced)
+
     def visit(visited: str, x: Tensor, residual: Tensor) -> Tensor | None:
         if visited == name:
             inputs.append(x.to(mixers[name][0].out))
             residuals.append(residual.to(mixers[name][0].out))
             raise _Reached
-        return sum_of(replaced[visited], x.to(replaced[visited][0].out)).to(x) if visited in replaced else None
+        return others(visited, x, residual)
 
     for start in range(0, len(tokens), batch):
         try:

@@ -12,7 +12,7 @@ from ssmtool.errors import FamilyError, UsageError
 from ssmtool.families._contract import Layer, Stack
 from ssmtool.lti.factors import resolve_device
 from ssmtool.pipeline.model import Model, family_of
-from ssmtool.selective.language import LanguageModel, Runner, Visit, sum_of
+from ssmtool.selective.language import LanguageModel, Runner, Visit, replacing
 from ssmtool.selective.mixers import Mixer, to_torch
 
 
@@ -62,19 +62,6 @@ def stack_of(model: Model) -> Stack | None:
     if len({layer.family for layer in model.layers}) > 1:
         return None
     return family_of(layers[0]).stack(model.checkpoint.tensors, model.checkpoint.config, model.layers)
-
-
-def replacing(mixers: Mapping[str, tuple[Mixer, ...]]) -> Visit:
-    """A visitor that runs these mixers in place of the model's own.
-
-    Args:
-        mixers: layer name -> mixers of torch tensors (`to_torch`) in the runner's dtype; other layers stay as they are.
-    """
-
-    def visit(name: str, x: Tensor, residual: Tensor) -> Tensor | None:
-        return sum_of(mixers[name], x) if name in mixers else None
-
-    return visit
 
 
 def with_mixers(runner: Runner, mixers: Mapping[str, tuple[Mixer, ...]]) -> Runner:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmtool.selective.language import Runner, Visit, sum_of
+from ssmtool.selective.language import Runner, Visit, replacing
 from ssmtool.selective.mixers import Mixer
 from ssmtool.selective.refit import Parts, Refit, RefitOptions, adam, assembled, detached, split, trainable
 
@@ -39,7 +39,7 @@ def distil(
     steps = options.steps // 2 if options.last is None else options.last
     generator = torch.Generator().manual_seed(options.seed + 1)
     judged, used = split(len(tokens), options, generator)
-    before = _kl(runner, _visit(mixers), tokens[judged], options.batch)
+    before = _kl(runner, replacing(mixers), tokens[judged], options.batch)
     fitted: dict[str, list[Parts]] = {}
     parameters: list[tuple[Tensor, float]] = []
     for name, parts in mixers.items():
@@ -52,22 +52,15 @@ def distil(
             wanted = F.log_softmax(runner.logits(chosen), dim=-1)
         with torch.enable_grad():
             current = {name: assembled(parts) for name, parts in fitted.items()}
-            loss = _divergence(wanted, runner.logits(chosen, _visit(current)))
+            loss = _divergence(wanted, runner.logits(chosen, replacing(current)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         progress(step + 1, steps)
     found = {name: detached(parts) for name, parts in fitted.items()}
-    after = _kl(runner, _visit(found), tokens[judged], options.batch)
+    after = _kl(runner, replacing(found), tokens[judged], options.batch)
     return (found, Refit(before, after)) if after < before else (dict(mixers), Refit(before, before))
-
-
-def _visit(mixers: Mapping[str, tuple[Mixer, ...]]) -> Visit:
-    def visit(name: str, x: Tensor, residual: Tensor) -> Tensor | None:
-        return sum_of(mixers[name], x.to(mixers[name][0].out)).to(x) if name in mixers else None
-
-    return visit
 
 
 def _divergence(wanted: Tensor, logits: Tensor) -> Tensor:

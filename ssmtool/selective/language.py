@@ -96,6 +96,15 @@ def sum_of(mixers: tuple[Mixer, ...], x: Tensor) -> Tensor:
     return out
 
 
+def replacing(mixers: Mapping[str, tuple[Mixer, ...]]) -> Visit:
+    """A visitor that runs these mixers (layer name -> tensor fields) in place of the model's own."""
+
+    def visit(name: str, x: Tensor, residual: Tensor) -> Tensor | None:
+        return sum_of(mixers[name], x.to(mixers[name][0].out)).to(x) if name in mixers else None
+
+    return visit
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x over its root mean square along the last axis, times `weight`."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
