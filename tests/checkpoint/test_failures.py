@@ -107,8 +107,14 @@ def test_interrupt_in_a_worker(
 
 
 def test_interrupt_from_the_keyboard(
-    case: tuple[Path, Path], fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
+    case: tuple[Path, Path],
+    fingerprint: Fingerprint,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    # A shell starts background jobs with interrupts ignored; what is tested is what happens to one that arrives.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     before = fingerprint()
     real, sent = files.write_all, []
 

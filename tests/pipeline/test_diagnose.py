@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssmtool import plugins
-from ssmtool.analyses._contract import Observer, Section, Seen
+from ssmtool.analyses._contract import Observer, Panel, Section, Seen, Table
 from ssmtool.errors import CalibrationError, FamilyError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
@@ -35,6 +35,16 @@ def model(request, tmp_path):
     return load(byte_model(tmp_path / request.param, request.param))
 
 
+class Nothing(Section):
+    """A section without numbers."""
+
+    def tables(self) -> tuple[Table, ...]:
+        return ()
+
+    def panels(self) -> tuple[Panel, ...]:
+        return ()
+
+
 class Recorder(Observer):
     """Keeps what it is shown."""
 
@@ -45,7 +55,7 @@ class Recorder(Observer):
         self.seen.append(seen)
 
     def result(self) -> Section:
-        return Section((), ())
+        return Nothing((), ())
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ class Made(Section):
     def tables(self):
         return (Table(("layer", "n"), (("a", 1.0), ("b", None)), "N: a number."),)
 
+    def panels(self):
+        return ()
+
 
 def test_sentences_are_said_once_for_all_their_layers():
     verdicts = (Verdict("a", "is large"), Verdict("b", "is large"), Verdict("", "the whole is small"))
