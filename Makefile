@@ -14,7 +14,7 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test lint style types imports format bench clean
+.PHONY: help demo test lint style types imports format aot aot-update bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
+	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
 	@echo "make bench   install with the benchmark's peers, then run the benchmarks"
 	@echo "make clean   remove .venv, demo and caches"
 
@@ -83,6 +84,14 @@ imports: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+AOT = PYTHONPATH=.:kernels $(PY) -m ssmtool_kernels.aot kernels/aot-limits.json docs/kernels-compiled.md
+
+aot: $(VENV)/.installed-test
+	@$(AOT)
+
+aot-update: $(VENV)/.installed-test
+	@$(AOT) --update
 
 bench: $(VENV)/.installed-bench
 	@$(PY) tests/benchmarks

@@ -1,10 +1,17 @@
-"""Hypothesis profiles: `dev` is the default, `ci` looks longer. Choose with HYPOTHESIS_PROFILE."""
+"""Hypothesis profiles: `dev` is the default, `ci` looks longer. Choose with HYPOTHESIS_PROFILE.
+
+Without a CUDA device, Triton kernels run in Triton's interpreter, which has to be told before Triton is imported.
+"""
 
 from __future__ import annotations
 
 import os
 
+import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # deadlines measure the machine's other load, not the code; fixtures of property tests are only read
 settings.register_profile(

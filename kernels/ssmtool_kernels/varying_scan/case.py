@@ -1,0 +1,56 @@
+"""The time-varying scan for tests and benchmarks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssmtool_kernels.case import Case, Cost, Inputs, Shape
+from ssmtool_kernels.varying_scan import varying_scan
+
+
+def _inputs(shape: Shape, generator: torch.Generator) -> Inputs:
+    b, length, n = shape["B"], shape["L"], shape["N"]
+    dtype = torch.complex128 if shape.get("complex") else torch.float64
+    sequences = 3 if shape.get("packed") else b
+
+    def normal(*sizes: int) -> Tensor:
+        return torch.randn(sizes, dtype=dtype, generator=generator)
+
+    a = normal(b, length, n)
+    decay = torch.rand((b, length, n), dtype=torch.float64, generator=generator) ** 0.1
+    bounds = torch.tensor([0, length // 3, length // 3, length]) if shape.get("packed") else None
+    return {
+        "a": a / a.abs().clamp_min(1e-6) * decay,
+        "v": normal(b, length, n),
+        "h0": normal(sequences, n) if shape.get("state") else None,
+        "resets": torch.rand((b, length), generator=generator) < 0.1 if shape.get("resets") else None,
+        "cu_seqlens": bounds,
+    }
+
+
+def _run(inputs: Inputs, backend: str) -> tuple[Tensor, ...]:
+    return varying_scan(**inputs, backend=backend)  # type: ignore[arg-type]
+
+
+def _cost(shape: Shape, scalar: int) -> Cost:
+    steps = shape["B"] * shape["L"] * shape["N"]
+    pairs = 2 if shape.get("complex") else 1
+    return Cost(bytes=3 * pairs * steps * scalar, fma=steps * (4 if pairs == 2 else 1))
+
+
+CASES = {
+    "varying_scan": Case(
+        shape={"B": 8, "L": 4096, "N": 256, "complex": 1},
+        small=(
+            {"B": 2, "L": 37, "N": 5, "complex": 0, "state": 1},
+            {"B": 2, "L": 67, "N": 3, "state": 1, "resets": 1},
+            {"B": 1, "L": 70, "N": 33, "packed": 1, "state": 1, "resets": 1},
+            {"B": 1, "L": 1, "N": 1},
+            {"B": 2, "L": 0, "N": 2, "state": 1},
+        ),
+        inputs=_inputs,
+        run=_run,
+        cost=_cost,
+    )
+}
