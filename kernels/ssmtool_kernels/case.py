@@ -51,6 +51,7 @@ class Case:
         peers: name -> function of the inputs that computes the same in another way people use.
         backends: those that exist besides naive.
         tolerance: relative L2 error allowed in float32 against float64.
+        differentiable: whether gradients exist, and are compared.
     """
 
     shape: Shape
@@ -62,6 +63,7 @@ class Case:
     peers: Mapping[str, Callable[[Inputs], tuple[Tensor, ...]]] = field(default_factory=dict)
     backends: tuple[str, ...] = ("torch", "cpu", "triton")
     tolerance: float = 1e-5
+    differentiable: bool = True
 
     def make(self, shape: Shape, seed: int = 0) -> Inputs:
         """Inputs in float64 for `shape` merged over the case's own."""
