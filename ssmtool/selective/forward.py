@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -51,13 +51,56 @@ class Trace:
     gain: Tensor
 
 
-def forward(mixer: Mixer, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory, Trace]:
+class Order(Protocol):
+    """What comes before each of the L steps of a call: the two places where a mixer looks at other steps.
+
+    Letters and shapes as in `Trace`; A is -exp(a_log), B and C are those the scan runs on.
+    """
+
+    def convolve(self, x: Tensor, mixer: Mixer, tail: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(b, L, channels) through the mixer's convolution and SiLU, and the tail for the next call."""
+        ...
+
+    def diagonal(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """y and the last state of a Mamba-1 scan."""
+        ...
+
+    def scalar(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """y and the last state of a Mamba-2 scan."""
+        ...
+
+
+class Sequence:
+    """Step t follows step t - 1."""
+
+    def convolve(self, x: Tensor, mixer: Mixer, tail: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return _convolve(x, mixer, tail)
+
+    def diagonal(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return selective_scan_stepwise(x, dt, A, B, C, D, h0)
+
+    def scalar(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return ssd_chunked(x, dt, A, B, C, D, h0)
+
+
+def forward(
+    mixer: Mixer, x: Tensor, memory: Memory | None = None, order: Order | None = None
+) -> tuple[Tensor, Memory, Trace]:
     """Run a mixer whose fields are tensors of x's dtype.
 
     Args:
         mixer: from `to_torch`.
         x: (b, L, d) hidden states, as the block hands them to its mixer.
         memory: of the call before; zeros by default.
+        order: of the L steps; one after the other by default. Another needs a mixer that reads forwards.
 
     Returns:
         What the mixer adds (b, L, d), the memory after the last step, and the trace.
@@ -68,20 +111,21 @@ def forward(mixer: Mixer, x: Tensor, memory: Memory | None = None) -> tuple[Tens
     if mixer.in_x is None:
         raise FamilyError("the scan's surroundings are not a sequence model: the layer cannot be run on tokens")
     if mixer.reverse:
-        if memory is not None:
+        if memory is not None or order is not None:
             raise FamilyError("a mixer that reads backwards cannot continue from an earlier call")
         if isinstance(mixer, DiagonalMixer) and mixer.forward_conv:
-            return _diagonal(mixer, x, None)
+            return _diagonal(mixer, x, None, Sequence())
         out, last, trace = forward(replace(mixer, reverse=False), x.flip(1))
         return out.flip(1), last, trace
     if isinstance(mixer, DiagonalMixer):
-        return _diagonal(mixer, x, memory)
-    return _scalar(mixer, x, memory)
+        return _diagonal(mixer, x, memory, order or Sequence())
+    return _scalar(mixer, x, memory, order or Sequence())
 
 
-def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory, Trace]:
+def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None, order: Order) -> tuple[Tensor, Memory, Trace]:
     batch, length, _ = x.shape
-    u, tail = _convolve(F.linear(x, mixer.in_x, mixer.in_x_bias), mixer, memory)
+    tail0, h0 = (None, None) if memory is None else (memory.tail, memory.h)
+    u, tail = order.convolve(F.linear(x, mixer.in_x, mixer.in_x_bias), mixer, tail0)
     z = None if mixer.in_z is None else F.linear(x, mixer.in_z, mixer.in_z_bias)
     if mixer.reverse:  # behind a convolution in the input's own order
         u, z = u.flip(1), None if z is None else z.flip(1)
@@ -91,13 +135,13 @@ def _diagonal(mixer: DiagonalMixer, x: Tensor, memory: Memory | None) -> tuple[T
     B, C = _rms_norm(B, mixer.b_norm, mixer.norm_eps), _rms_norm(C, mixer.c_norm, mixer.norm_eps)
     raw = torch.einsum("blgr,ger->blge", low, mixer.dt_weight).reshape(u.shape)
     dt = F.softplus(raw + mixer.dt_bias)
-    y, h = selective_scan_stepwise(u, dt, -mixer.a_log.exp(), B, C, mixer.d_skip, None if memory is None else memory.h)
+    y, h = order.diagonal(u, dt, -mixer.a_log.exp(), B, C, mixer.d_skip, h0)
     gain = torch.ones_like(y) if z is None else F.silu(z)
     out = F.linear(y * gain, mixer.out, mixer.out_bias)
     return out.flip(1) if mixer.reverse else out, Memory(tail, h), Trace(u, dt, B, C, z, y, gain)
 
 
-def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory, Trace]:
+def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None, order: Order) -> tuple[Tensor, Memory, Trace]:
     batch, length, _ = x.shape
     inner, wide, heads = mixer.channels, mixer.in_b.shape[0], mixer.heads
     bias: list[Any] = [None] * 5
@@ -106,7 +150,8 @@ def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tenso
     z = F.linear(x, mixer.in_z, bias[0])
     rows = torch.cat([mixer.in_x, mixer.in_b, mixer.in_c])
     mixed = F.linear(x, rows, None if mixer.in_bias is None else torch.cat(bias[1:4]))
-    mixed, tail = _convolve(mixed, mixer, memory)
+    tail0, h0 = (None, None) if memory is None else (memory.tail, memory.h)
+    mixed, tail = order.convolve(mixed, mixer, tail0)
     u, B, C = mixed.split([inner, wide, wide], dim=-1)
     u = u.reshape(batch, length, heads, -1)
     B, C = (part.reshape(batch, length, mixer.groups, -1) for part in (B, C))
@@ -115,8 +160,7 @@ def _scalar(mixer: ScalarMixer, x: Tensor, memory: Memory | None) -> tuple[Tenso
     if mixer.project_b is not None:
         scan_b = torch.einsum("grn,blgn->blgr", mixer.project_b, B)
         scan_c = torch.einsum("grn,blgn->blgr", mixer.project_c, C)
-    h0 = None if memory is None else memory.h
-    y, h = ssd_chunked(u, dt, -mixer.a_log.exp(), scan_b, scan_c, mixer.d_skip, h0)
+    y, h = order.scalar(u, dt, -mixer.a_log.exp(), scan_b, scan_c, mixer.d_skip, h0)
     flat = y.reshape(batch, length, inner)
     gain = _gain(mixer, flat, F.silu(z))
     gated = flat * gain
@@ -136,12 +180,12 @@ def _gain(mixer: ScalarMixer, y: Tensor, gate: Tensor) -> Tensor:
     return gate * mixer.norm * scale.flatten(-2)
 
 
-def _convolve(x: Tensor, mixer: Mixer, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
+def _convolve(x: Tensor, mixer: Mixer, tail: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Causal depth-wise convolution and SiLU of (b, L, channels), with the tail the next call needs."""
     if mixer.conv is None:
         return F.silu(x), None
     taps = mixer.conv.shape[-1]
-    old = x.new_zeros(x.shape[0], taps - 1, x.shape[2]) if memory is None or memory.tail is None else memory.tail
+    old = x.new_zeros(x.shape[0], taps - 1, x.shape[2]) if tail is None else tail
     padded = torch.cat([old, x], dim=1)
     mixed = F.conv1d(padded.transpose(1, 2), mixer.conv[:, None], mixer.conv_bias, groups=x.shape[2])
     return F.silu(mixed).transpose(1, 2), padded[:, padded.shape[1] - taps + 1 :]
