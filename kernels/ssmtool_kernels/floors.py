@@ -1,4 +1,4 @@
-"""The least time a GPU needs for an operation: the largest of its times for memory, arithmetic, exponentials, tensor cores."""
+"""The least time a GPU needs: the largest of the times for memory, arithmetic, exponentials and tensor cores."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ssmtool import __version__, plugins
-from ssmtool.cli import _complete, compress, diagnose, evaluate, hsv, inspect, validate
+from ssmtool.cli import _complete, bench, compress, diagnose, evaluate, hsv, inspect, validate
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate)
+_COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate, bench)
 
 
 def command():
