@@ -13,6 +13,8 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,6 +23,26 @@ from ssmtool_kernels import native
 
 BACKENDS = ("auto", "naive", "cpu", "triton", "torch")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+_preferred = "auto"
+
+
+@contextmanager
+def preferring(backend: str) -> Iterator[None]:
+    """Within the block, "auto" means `backend`, for the whole process.
+
+    Raises:
+        BackendError: no such backend.
+    """
+    global _preferred
+    if backend not in BACKENDS:
+        raise BackendError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    before, _preferred = _preferred, backend
+    try:
+        yield
+    finally:
+        _preferred = before
 
 
 class BackendError(RuntimeError):
@@ -39,6 +61,8 @@ def resolve(backend: str, tensor: Tensor) -> str:
     """
     if backend not in BACKENDS:
         raise BackendError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if backend == "auto":
+        backend = _preferred
     if backend in ("naive", "torch"):
         return backend
     on_cpu = tensor.device.type == "cpu"
