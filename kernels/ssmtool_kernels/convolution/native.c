@@ -1,0 +1,84 @@
+/* y[t, c] = bias[c] + sum_k w[k, c] x[t - K + 1 + k, c] and its adjoint, in contiguous arrays; x before t = 0 is `tail`.
+ *
+ * One unit of work is a sequence and a block of channels; units of the adjoint that share weights are summed in fixed
+ * order, so that results do not depend on the number of threads. The order of the sum, and fma, are the same for every
+ * t: sequences cut in pieces give the same bits. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 256 /* channels whose rows of K inputs stay in the first-level cache */
+
+static inline REAL multiply_add(REAL a, REAL b, REAL c) {
+    return sizeof(REAL) == sizeof(float) ? (REAL)fmaf((float)a, (float)b, (float)c) : (REAL)fma(a, b, c);
+}
+
+/* The row of inputs at time t, from the tail where t is before the sequence. */
+static inline const REAL *row(const REAL *x, const REAL *tail, int64_t s, int64_t t, int64_t length, int64_t channels,
+                              int64_t taps) {
+    return t >= 0 ? x + (s * length + t) * channels : tail + (s * (taps - 1) + t + taps - 1) * channels;
+}
+
+/* x, y: (count, length, channels); w: (taps, channels); bias: (channels); tail: (count, taps - 1, channels). */
+void short_forward(const REAL *x, const REAL *w, const REAL *bias, const REAL *tail, REAL *y, int64_t count,
+                   int64_t length, int64_t channels, int64_t taps, int64_t threads) {
+    const int64_t blocks = (channels + BLOCK - 1) / BLOCK;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+    for (int64_t s = 0; s < count; s++) {
+        for (int64_t k = 0; k < blocks; k++) {
+            const int64_t first = k * BLOCK, size = channels - first < BLOCK ? channels - first : BLOCK;
+            for (int64_t t = 0; t < length; t++) {
+                REAL sum[BLOCK];
+                memcpy(sum, bias + first, sizeof(REAL) * size);
+                for (int64_t j = 0; j < taps; j++) {
+                    const REAL *in = row(x, tail, s, t - taps + 1 + j, length, channels, taps) + first;
+                    const REAL *weight = w + j * channels + first;
+                    for (int64_t i = 0; i < size; i++) sum[i] = multiply_add(weight[i], in[i], sum[i]);
+                }
+                memcpy(y + (s * length + t) * channels + first, sum, sizeof(REAL) * size);
+            }
+        }
+    }
+}
+
+/* dy: what is lost by y; dx, dw, dbias, dtail: what is lost by the inputs. Sums over time are kept in double. */
+void short_backward(const REAL *x, const REAL *w, const REAL *tail, const REAL *dy, REAL *dx, REAL *dw, REAL *dbias,
+                    REAL *dtail, int64_t count, int64_t length, int64_t channels, int64_t taps, int64_t threads) {
+    const int64_t blocks = (channels + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < blocks; k++) {
+        const int64_t first = k * BLOCK, size = channels - first < BLOCK ? channels - first : BLOCK;
+        for (int64_t j = -1; j < taps; j++) { /* -1: the bias, whose input is 1 */
+            double sum[BLOCK] = {0};
+            for (int64_t s = 0; s < count; s++) {
+                for (int64_t t = 0; t < length; t++) {
+                    const REAL *lost = dy + (s * length + t) * channels + first;
+                    if (j < 0) {
+                        for (int64_t i = 0; i < size; i++) sum[i] += (double)lost[i];
+                        continue;
+                    }
+                    const REAL *in = row(x, tail, s, t - taps + 1 + j, length, channels, taps) + first;
+                    for (int64_t i = 0; i < size; i++) sum[i] += (double)lost[i] * (double)in[i];
+                }
+            }
+            REAL *target = (j < 0 ? dbias : dw + j * channels) + first;
+            for (int64_t i = 0; i < size; i++) target[i] = (REAL)sum[i];
+        }
+        for (int64_t s = 0; s < count; s++) {
+            for (int64_t t = 1 - taps; t < length; t++) {
+                REAL sum[BLOCK] = {0};
+                for (int64_t j = 0; j < taps; j++) {
+                    const int64_t at = t + taps - 1 - j; /* the output that tap j brings input t to */
+                    if (at < 0 || at >= length) continue;
+                    const REAL *lost = dy + (s * length + at) * channels + first;
+                    const REAL *weight = w + j * channels + first;
+                    for (int64_t i = 0; i < size; i++) sum[i] = multiply_add(weight[i], lost[i], sum[i]);
+                }
+                REAL *target = t >= 0 ? dx + (s * length + t) * channels
+                                      : dtail + (s * (taps - 1) + t + taps - 1) * channels;
+                memcpy(target + first, sum, sizeof(REAL) * size);
+            }
+        }
+    }
+}
