@@ -3,8 +3,8 @@
     python -m ssmtool_kernels.aot LIMITS.json TABLE.md [--update]
 
 For every specimen and target: registers per thread, bytes of stack (spills), shared memory, 128-bit loads and
-tensor-core instructions. Fails on spills, and on growth of registers or shared memory beyond the recorded limits; --update records
-what was found. The table is written either way.
+tensor-core instructions. Fails on spills, and on growth of registers or shared memory beyond the recorded limits;
+--update records what was found. The table is written either way.
 """
 
 from __future__ import annotations
