@@ -21,11 +21,14 @@ from ssmtool_kernels.case import Inputs, cases, cast
 from ssmtool_kernels.measure import best, errors
 
 
+def _tensors(given: Inputs) -> list[Tensor]:
+    return [tensor for name in ("x", "dt", "A", "B", "C") if (tensor := given[name]) is not None]
+
+
 def mamba_ssm_selective_scan(given: Inputs) -> tuple[Tensor, ...]:
     """state-spaces/mamba's CUDA kernel: (b, E, L) inputs, B and C (b, G, N, L)."""
     scan: Any = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
-    x, dt, A, B, C = (given[name] for name in ("x", "dt", "A", "B", "C"))
-    assert x is not None and dt is not None and B is not None and C is not None
+    x, dt, A, B, C = _tensors(given)
     y, last = scan(
         x.mT.contiguous(),
         dt.mT.contiguous(),
@@ -41,15 +44,14 @@ def mamba_ssm_selective_scan(given: Inputs) -> tuple[Tensor, ...]:
 def mamba_ssm_ssd(given: Inputs) -> tuple[Tensor, ...]:
     """state-spaces/mamba's Triton kernels."""
     scan: Any = import_module("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
-    x, dt, A, B, C = (given[name] for name in ("x", "dt", "A", "B", "C"))
+    x, dt, A, B, C = _tensors(given)
     return scan(x, dt, A, B, C, chunk_size=128, D=given.get("D"), return_final_states=True)
 
 
 def fla_simple_gla(given: Inputs) -> tuple[Tensor, ...]:
     """flash-linear-attention's gated linear attention with one decay per head, which is the same recurrence."""
     scan: Any = import_module("fla.ops.simple_gla").chunk_simple_gla
-    x, dt, A, B, C = (given[name] for name in ("x", "dt", "A", "B", "C"))
-    assert x is not None and dt is not None and A is not None and B is not None and C is not None
+    x, dt, A, B, C = _tensors(given)
     share = x.shape[2] // B.shape[2]
     k, q = (part.repeat_interleave(share, 2) for part in (B, C))
     y, last = scan(q, k, x * dt[..., None], g=dt * A, scale=1.0, output_final_state=True)
