@@ -1,35 +1,33 @@
-/* One step of one channel of a Mamba-1 scan: the same bits in a decoding step, in a walk over a tree and in a replay.
+/* One step of a block of channels of a Mamba-1 scan: the same bits in a walk over a tree, in a replay and in a decoding
+ * step.
  *
- * decay = exp(dt A), (N), and drive = dt x belong to the step and the channel. */
+ * Vectors lie along the channels; the output of a channel is summed over n = 0, 1, … one after the other. Decays are
+ * 2^(dt A2) with A2 = A times SELECTIVE_LOG2E. */
 
 #ifndef SSMTOOL_SELECTIVE_NODE_H
 #define SSMTOOL_SELECTIVE_NODE_H
 
-#include "fused.h"
+#include "vexp.h"
 
-/* after = decay before + drive B, (N); they may be the same memory. */
-static inline void selective_advance(const REAL *decay, REAL drive, const REAL *B, const REAL *before, REAL *after,
-                                     int64_t N) {
-    for (int64_t n = 0; n < N; n++) after[n] = fused(decay[n], before[n], drive * B[n]);
-}
+#define SELECTIVE_WIDTH 32 /* channels that walk together: states are (n, SELECTIVE_WIDTH), transposed */
+#define SELECTIVE_LOG2E ((REAL)1.4426950408889634074)
 
-/* The same; returns C . after. Lane l sums over n = l, l + LANES, … */
-static inline REAL selective_node(const REAL *decay, REAL drive, const REAL *B, const REAL *C, const REAL *before,
-                                  REAL *after, int64_t N) {
-    REAL lanes[LANES] = {0};
-    int64_t n = 0;
-    for (; n + LANES <= N; n += LANES)
-        for (int l = 0; l < LANES; l++) {
-            const REAL h = fused(decay[n + l], before[n + l], drive * B[n + l]);
-            after[n + l] = h;
-            lanes[l] = fused(C[n + l], h, lanes[l]);
-        }
-    for (int l = 0; n + l < N; l++) {
-        const REAL h = fused(decay[n + l], before[n + l], drive * B[n + l]);
-        after[n + l] = h;
-        lanes[l] = fused(C[n + l], h, lanes[l]);
+/* before, after, A2: (n, SELECTIVE_WIDTH); before and after may be the same. dt, drive = dt x, y: (SELECTIVE_WIDTH). after =
+ * 2^(dt A2) before + b drive^T, y = after^T c. Inlined with a constant `keep`: nothing below a leaf reads its state. */
+static inline __attribute__((always_inline)) void selective_node(const REAL *before, REAL *after, const REAL *A2,
+                                                                 const REAL *dt, const REAL *drive, const REAL *b,
+                                                                 const REAL *c, REAL *y, int64_t n, const int keep) {
+    REAL sum[SELECTIVE_WIDTH] = {0};
+    for (int64_t k = 0; k < n; k++) {
+        const int64_t row = k * SELECTIVE_WIDTH;
+        REAL now[SELECTIVE_WIDTH];
+        for (int i = 0; i < SELECTIVE_WIDTH; i++)
+            now[i] = VFMA(VEXP2(dt[i] * A2[row + i]), before[row + i], drive[i] * b[k]);
+        for (int i = 0; i < SELECTIVE_WIDTH; i++) sum[i] = VFMA(now[i], c[k], sum[i]);
+        if (keep)
+            for (int i = 0; i < SELECTIVE_WIDTH; i++) after[row + i] = now[i];
     }
-    return folded(lanes);
+    for (int i = 0; i < SELECTIVE_WIDTH; i++) y[i] = sum[i];
 }
 
 #endif

@@ -1,40 +1,38 @@
-/* One step of one row of a Mamba-2 head: the same bits in a decoding step, in a walk over a tree and in a replay.
+/* One step of a block of rows of a Mamba-2 head: the same bits in a walk over a tree, in a replay and in a decoding step.
  *
- * decay = exp(dt A) and drive = dt x belong to the step; the row is that of one channel p. */
+ * decay = exp(dt A) belongs to the step, drive = dt x to the step and the row. The output of a row is summed over
+ * n = 0, 1, … one after the other; vectors lie along the rows. */
 
 #ifndef SSMTOOL_SSD_NODE_H
 #define SSMTOOL_SSD_NODE_H
 
-#include "fused.h"
-#include <math.h>
+#include "vexp.h"
+
+#define SSD_ROWS 32 /* of a state that walk together: (N, SSD_ROWS), transposed */
 
 static inline REAL ssd_decay(REAL dt, REAL A) {
-    const REAL product = dt * A;
-    return sizeof(REAL) == sizeof(float) ? (REAL)expf((float)product) : (REAL)exp((double)product);
+    return _Generic((REAL)0, float: expf, double: exp)(dt * A);
 }
 
-/* after = decay before + drive B, (N); they may be the same memory. */
-static inline void ssd_advance(REAL decay, REAL drive, const REAL *B, const REAL *before, REAL *after, int64_t N) {
-    for (int64_t n = 0; n < N; n++) after[n] = fused(decay, before[n], drive * B[n]);
+/* One row as it lies, (n): state = decay state + drive b. */
+static inline void ssd_advance(REAL *restrict state, REAL decay, REAL drive, const REAL *restrict b, int64_t n) {
+    for (int64_t k = 0; k < n; k++) state[k] = VFMA(decay, state[k], b[k] * drive);
 }
 
-/* The same; returns C . after. Lane l sums over n = l, l + LANES, … */
-static inline REAL ssd_node(REAL decay, REAL drive, const REAL *B, const REAL *C, const REAL *before, REAL *after,
-                            int64_t N) {
-    REAL lanes[LANES] = {0};
-    int64_t n = 0;
-    for (; n + LANES <= N; n += LANES)
-        for (int l = 0; l < LANES; l++) {
-            const REAL h = fused(decay, before[n + l], drive * B[n + l]);
-            after[n + l] = h;
-            lanes[l] = fused(C[n + l], h, lanes[l]);
+/* before, after: (n, SSD_ROWS), apart; drive, y: (SSD_ROWS). after = decay before + b drive^T, y = after^T c. Inlined with
+ * a constant `keep`: nothing below a leaf reads its state, and `after` is left alone. */
+static inline __attribute__((always_inline)) void ssd_node(const REAL *restrict before, REAL *restrict after,
+                                                           REAL decay, const REAL *restrict drive,
+                                                           const REAL *restrict b, const REAL *restrict c,
+                                                           REAL *restrict y, int64_t n, const int keep) {
+    REAL sum[SSD_ROWS] = {0};
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < SSD_ROWS; i++) {
+            const REAL h = VFMA(decay, before[k * SSD_ROWS + i], b[k] * drive[i]);
+            sum[i] = VFMA(c[k], h, sum[i]);
+            if (keep) after[k * SSD_ROWS + i] = h;
         }
-    for (int l = 0; n + l < N; l++) {
-        const REAL h = fused(decay, before[n + l], drive * B[n + l]);
-        after[n + l] = h;
-        lanes[l] = fused(C[n + l], h, lanes[l]);
-    }
-    return folded(lanes);
+    for (int i = 0; i < SSD_ROWS; i++) y[i] = sum[i];
 }
 
 #endif

@@ -1,4 +1,4 @@
-"""Scans over a tree of tokens in one pass, for speculative verification; the accepted path is replayed from its start."""
+"""Scans over a tree of tokens in one pass, for speculative verification; the accepted path is replayed."""
 
 from ssmtool_kernels.tree.convolution import replay_convolution, tree_convolution
 from ssmtool_kernels.tree.diagonal import replay_diagonal, tree_diagonal_scan

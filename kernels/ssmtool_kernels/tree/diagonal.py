@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, same_kind, shaped
+from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_diagonal_masked, tree_diagonal_masked
 from ssmtool_kernels.tree.naive import diagonal_update, replay_naive, tree_diagonal_naive
 from ssmtool_kernels.tree.tree import Tree, accepted
@@ -40,7 +41,8 @@ def tree_diagonal_scan(
         backend: see `ssmtool_kernels.backends`.
 
     Returns:
-        y (b, S, T, p) in u's dtype. Differentiable in all tensors: gradients are those of the form in plain PyTorch.
+        y (b, S, T, p) in u's dtype. Differentiable in all tensors: where gradients are needed the form in
+        plain PyTorch runs, on every backend but naive.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit.
@@ -58,8 +60,12 @@ def tree_diagonal_scan(
     chosen = resolve(backend, u)
     if tree.size == 0:
         return u.new_zeros(u.shape[0], systems, 0, outputs)
-    form = tree_diagonal_naive if chosen == "naive" else tree_diagonal_masked
-    return form(lam, B, C, None if D is None else D.to(work), u.to(work), state, tree).to(u.dtype)
+    parts = (lam, B, C, None if D is None else D.to(work), u.to(work), state)
+    if chosen == "naive":
+        return tree_diagonal_naive(*parts, tree).to(u.dtype)
+    if chosen == "torch" or ops.needs_gradient(*parts):
+        return tree_diagonal_masked(*parts, tree).to(u.dtype)
+    return ops.diagonal(*parts, tree.order, tree.depths, len(tree.levels)).to(u.dtype)
 
 
 def replay_diagonal(
@@ -91,7 +97,9 @@ def replay_diagonal(
     chosen = resolve(backend, u)
     if chosen == "naive":
         return replay_naive(tree, diagonal_update(lam, B, u.to(work)), state, nodes.tolist())
-    return replay_diagonal_masked(lam, B, u.to(work), state, tree, nodes)
+    if chosen == "torch" or ops.needs_gradient(lam, B, u, state):
+        return replay_diagonal_masked(lam, B, u.to(work), state, tree, nodes)
+    return ops.replay_diagonal(lam, B, u.to(work), state, tree.parents, nodes, len(tree.levels))
 
 
 def _checked(lam: Tensor, B: Tensor, u: Tensor, x0: Tensor | None, tree: Tree) -> torch.dtype:

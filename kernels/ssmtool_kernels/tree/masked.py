@@ -1,9 +1,9 @@
 """Scans over trees as matrix forms in plain PyTorch, differentiable: a chunk of SSD with the tree's mask.
 
 With M[i, j] = 1 where j is i or an ancestor of i, s = M a and a = dt A:
-y_i = e^{s_i} C_i h0 + sum_j M_ij (C_i . B_j) e^{s_i - s_j} dt_j x_j + D x_i (Dao and Gu, 2024, section 6, with the sum over
-ancestors for the sum over the past). Exponents of pairs that are not related are set to -inf before the exponential:
-they may be positive, and infinity times zero would reach the gradients as NaN.
+y_i = e^{s_i} C_i h0 + sum_j M_ij (C_i . B_j) e^{s_i - s_j} dt_j x_j + D x_i (Dao and Gu, 2024, section 6, with the sum
+over ancestors for the sum over the past). Exponents of pairs that are not related are set to -inf before the
+exponential: they may be positive, and infinity times zero would reach the gradients as NaN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def tree_ssd_masked(
 ) -> Tensor:
     """y (b, T, H, P): see `tree_ssd`."""
     batch, size, heads, width = x.shape
-    groups, states = B.shape[2:]
+    groups = B.shape[2]
     split = (groups, heads // groups)
     related = tree.ancestors.to(x.device)
     total = torch.einsum("ij,bjh->bhi", related.to(x.dtype), dt * A).unflatten(1, split)
@@ -52,7 +52,7 @@ def replay_ssd_masked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor, t
 def tree_selective_levels(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h0: Tensor, tree: Tree
 ) -> Tensor:
-    """y (b, T, E): see `tree_selective_scan`. All nodes of a level at once: here C . B does not leave the sum over states."""
+    """y (b, T, E): see `tree_selective_scan`. Level by level: here C . B does not leave the sum over states."""
     repeat = x.shape[2] // B.shape[2]
     outputs, before, place = [], h0[:, None], {-1: 0}
     for nodes in tree.levels:

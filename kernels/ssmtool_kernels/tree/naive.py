@@ -1,4 +1,4 @@
-"""Scans over trees exactly as they are defined, a node after its parent, in any floating dtype: the truth for the rest."""
+"""Scans over trees exactly as they are defined, a node after its parent, in any floating dtype: the truth."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from ssmtool_kernels.backends import FLOATS
 
 
 def working(first: str, reference: Tensor, **others: Tensor | None) -> torch.dtype:
-    """float32 for inputs in float16 and bfloat16, else their own dtype. The others may have either: models keep states and
-    decays in float32 beside activations in bfloat16.
+    """float32 for inputs in float16 and bfloat16, else their own dtype. The others may have either of the two.
+
+    Models keep states and decays in float32 beside activations in bfloat16.
 
     Raises:
         ValueError: another dtype, or another device.

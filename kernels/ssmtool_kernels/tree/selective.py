@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, shaped
+from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_selective_masked, tree_selective_levels
 from ssmtool_kernels.tree.naive import replay_naive, selective_update, tree_selective_naive
 from ssmtool_kernels.tree.precision import cast, working
@@ -40,7 +41,8 @@ def tree_selective_scan(
         backend: see `ssmtool_kernels.backends`.
 
     Returns:
-        y (b, T, E) in x's dtype. Differentiable in all tensors: gradients are those of the scan level by level.
+        y (b, T, E) in x's dtype. Differentiable in all tensors: where gradients are needed the scan goes
+        level by level in plain PyTorch, on every backend but naive.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit.
@@ -52,9 +54,13 @@ def tree_selective_scan(
     working("x", x, C=C, D=D)
     state = x.new_zeros((x.shape[0], *A.shape), dtype=work) if h0 is None else h0.to(work)
     chosen = resolve(backend, x)
-    form = tree_selective_naive if chosen == "naive" else tree_selective_levels
     skip = None if D is None else D.to(work)
-    return form(*cast(work, x, dt, A, B, C), skip, state, tree).to(x.dtype)
+    inputs = cast(work, x, dt, A, B, C)
+    if chosen == "naive":
+        return tree_selective_naive(*inputs, skip, state, tree).to(x.dtype)
+    if chosen == "torch" or ops.needs_gradient(*inputs, skip, state):
+        return tree_selective_levels(*inputs, skip, state, tree).to(x.dtype)
+    return ops.selective(*inputs, skip, state, tree.order, tree.depths, len(tree.levels)).to(x.dtype)
 
 
 def replay_selective(
@@ -89,7 +95,9 @@ def replay_selective(
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
         return replay_naive(tree, selective_update(*inputs), state, nodes.tolist()).to(kept)
-    return replay_selective_masked(*inputs, state, tree, nodes).to(kept)
+    if chosen == "torch" or ops.needs_gradient(*inputs, state):
+        return replay_selective_masked(*inputs, state, tree, nodes).to(kept)
+    return ops.replay_selective(*inputs, state, tree.parents, nodes, len(tree.levels)).to(kept)
 
 
 def _checked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor | None, tree: Tree) -> torch.dtype:

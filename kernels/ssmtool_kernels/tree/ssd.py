@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, shaped
+from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_ssd_masked, tree_ssd_masked
 from ssmtool_kernels.tree.naive import replay_naive, ssd_update, tree_ssd_naive
 from ssmtool_kernels.tree.precision import cast, working
@@ -40,7 +41,8 @@ def tree_ssd(
         backend: see `ssmtool_kernels.backends`.
 
     Returns:
-        y (b, T, H, P) in x's dtype. Differentiable in all tensors: gradients are those of the masked matrix form.
+        y (b, T, H, P) in x's dtype. Differentiable in all tensors: where gradients are needed the masked
+        matrix form in plain PyTorch runs, on every backend but naive.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit.
@@ -49,15 +51,21 @@ def tree_ssd(
     work = _checked(x, dt, A, B, h0, tree)
     shaped("C", C, *B.shape, letters="(b, T, G, N)")
     working("x", x, C=C, D=D)
-    batch, size, heads, width = x.shape
+    batch, _, heads, width = x.shape
     if D is not None:
         D = (D[:, None] if D.ndim == 1 else D).to(work)
         if tuple(D.shape) not in ((heads, 1), (heads, width)):
             raise ValueError(f"D has shape {tuple(D.shape)}: (H, P) = {(heads, width)}, (H, 1) or (H,) are needed")
     state = x.new_zeros((batch, heads, width, B.shape[3]), dtype=work) if h0 is None else h0.to(work)
     chosen = resolve(backend, x)
-    form = tree_ssd_naive if chosen == "naive" else tree_ssd_masked
-    return form(*cast(work, x, dt, A, B, C), D, state, tree).to(x.dtype)
+    inputs = cast(work, x, dt, A, B, C)
+    if chosen == "naive":
+        return tree_ssd_naive(*inputs, D, state, tree).to(x.dtype)
+    if chosen == "torch" or ops.needs_gradient(*inputs, D, state):
+        return tree_ssd_masked(*inputs, D, state, tree).to(x.dtype)
+    if D is not None:
+        D = D.expand(heads, width)
+    return ops.ssd(*inputs, D, state, tree.order, tree.depths, len(tree.levels)).to(x.dtype)
 
 
 def replay_ssd(
@@ -93,7 +101,9 @@ def replay_ssd(
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
         return replay_naive(tree, ssd_update(*inputs), state, nodes.tolist()).to(kept)
-    return replay_ssd_masked(*inputs, state, tree, nodes).to(kept)
+    if chosen == "torch" or ops.needs_gradient(*inputs, state):
+        return replay_ssd_masked(*inputs, state, tree, nodes).to(kept)
+    return ops.replay_ssd(*inputs, state, tree.parents, nodes, len(tree.levels)).to(kept)
 
 
 def _checked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor | None, tree: Tree) -> torch.dtype:
