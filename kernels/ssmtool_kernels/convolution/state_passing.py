@@ -15,7 +15,7 @@ from ssmtool_kernels.checks import dimensions, same_kind, shaped
 from ssmtool_kernels.convolution.lengths import fast_length
 from ssmtool_kernels.s4d_kernel.two_level import collect, expand, powers, tables
 
-CHUNK = 2048
+CHUNK = 1024
 
 Step = Callable[
     [Tensor, Tensor], tuple[Tensor, Tensor]
