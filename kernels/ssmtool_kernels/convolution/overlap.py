@@ -39,7 +39,7 @@ def fft_convolution(
     if chunk is not None and chunk < 1:
         raise ValueError(f"a chunk of {chunk} steps")
     wanted = max(3 * taps, 1024) if chunk is None else chunk
-    points = fast_length(max(1, min(wanted, length) + taps - 1))
+    points = fast_length(max(1, min(wanted, length)) + taps - 1)
     fresh = points - taps + 1  # outputs of a chunk that no wrapped input reaches
     old = u.new_zeros((batch, channels, taps - 1)) if tail is None else tail
     spectrum = torch.fft.rfft(K, n=points)

@@ -1,4 +1,4 @@
-"""The kernel of a diagonal system on a GPU: both tables of powers are built in registers, their product is written once.
+"""The kernel of a diagonal system on a GPU: both tables of powers are built in registers, their product written once.
 
 A phase is a fixed-point fraction of a turn in 64 bits: its product with any time index wraps modulo one turn exactly,
 so that range reduction costs one integer multiplication and loses nothing.
@@ -58,7 +58,7 @@ def _forward(
     DOUBLE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """out[(q Q + r)] = sum over modes of Re(c lam^(q Q)) Re lam^r - Im(c lam^(q Q)) Im lam^r, R rows q of one system."""
+    """out[q Q + r] = sum over modes of Re(c lam^(q Q)) Re lam^r - Im(c lam^(q Q)) Im lam^r, R rows q of one system."""
     system, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     rows = tile * R + tl.arange(0, R)
     steps = tl.arange(0, Q)

@@ -100,5 +100,5 @@ def collect(two: Tables, u: Tensor) -> Tensor:
     inside = two.inner.shape[2]
     blocks = -(-length // inside)
     padded = torch.nn.functional.pad(u, (0, blocks * inside - length)).reshape(systems, rows * blocks, inside)
-    real, imag = (padded @ two.inner.mT).view(systems, rows, blocks, -1).chunk(2, dim=-1)
+    real, imag = (padded @ two.inner.mT).view(systems, rows, blocks, two.inner.shape[1]).chunk(2, dim=-1)
     return (torch.complex(real, -imag) * two.outer.mT[:, None, :blocks]).sum(2)
