@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool.errors import FamilyError
-from ssmtool.selective.forward import Memory, forward
+from ssmtool.selective.forward import Memory, Order, forward
 from ssmtool.selective.language import LanguageModel, rms_norm
 
 Memories = dict[str, tuple[Memory, ...]]
 
 BATCH = 64  # sequences sampled at a time
+
+
+def stream(
+    model: LanguageModel, tokens: Tensor, memories: Memories | None, orders: Mapping[str, tuple[Order, ...]] | None
+) -> tuple[Tensor, Memories]:
+    """The residual stream after all blocks.
+
+    Args:
+        model: mixers that read forwards.
+        tokens: (b, L), L >= 1.
+        memories: what the last call returned; None at the start.
+        orders: of the steps, for every mixer; None for one after the other.
+
+    Returns:
+        (b, L, d) before the final norm, and the memories after the last step.
+
+    Raises:
+        FamilyError: a mixer that reads backwards.
+    """
+    x = F.embedding(tokens, model.embedding)
+    after: Memories = {}
+    for name, weight in model.norms.items():
+        normed = rms_norm(x, weight, model.eps)
+        kept = []
+        for i, mixer in enumerate(model.mixers[name]):
+            if mixer.reverse:
+                raise FamilyError("a mixer that reads backwards cannot generate", where=name)
+            before = None if memories is None else memories[name][i]
+            added, memory, _ = forward(mixer, normed, before, None if orders is None else orders[name][i])
+            x = x + added
+            kept.append(memory)
+        after[name] = tuple(kept)
+    return x, after
+
+
+def to_logits(model: LanguageModel, x: Tensor) -> Tensor:
+    """Next-token logits (..., V) of the residual stream (..., d) after all blocks."""
+    return F.linear(rms_norm(x, model.final_norm, model.eps), model.head)
 
 
 def advance(model: LanguageModel, tokens: Tensor, memories: Memories | None = None) -> tuple[Tensor, Memories]:
@@ -29,19 +69,24 @@ def advance(model: LanguageModel, tokens: Tensor, memories: Memories | None = No
     Raises:
         FamilyError: a mixer that reads backwards.
     """
-    x = F.embedding(tokens, model.embedding)
-    after: Memories = {}
-    for name, weight in model.norms.items():
-        normed = rms_norm(x, weight, model.eps)
-        kept = []
-        for i, mixer in enumerate(model.mixers[name]):
-            if mixer.reverse:
-                raise FamilyError("a mixer that reads backwards cannot generate", where=name)
-            added, memory, _ = forward(mixer, normed, None if memories is None else memories[name][i])
-            x = x + added
-            kept.append(memory)
-        after[name] = tuple(kept)
-    return F.linear(rms_norm(x[:, -1], model.final_norm, model.eps), model.head), after
+    x, after = stream(model, tokens, memories, None)
+    return to_logits(model, x[:, -1]), after
+
+
+@torch.no_grad()
+def greedy(model: LanguageModel, logits: Tensor, memories: Memories, length: int) -> Tensor:
+    """The likeliest continuation, one token at a time: (b, length) int64.
+
+    Args:
+        model: mixers that read forwards.
+        logits, memories: what `advance` returned for the prompts.
+        length: tokens, at least 1.
+    """
+    found = [logits.argmax(-1, keepdim=True)]
+    for _ in range(length - 1):
+        logits, memories = advance(model, found[-1], memories)
+        found.append(logits.argmax(-1, keepdim=True))
+    return torch.cat(found, dim=1)
 
 
 @torch.no_grad()
