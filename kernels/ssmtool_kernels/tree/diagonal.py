@@ -63,9 +63,10 @@ def tree_diagonal_scan(
     parts = (lam, B, C, None if D is None else D.to(work), u.to(work), state)
     if chosen == "naive":
         return tree_diagonal_naive(*parts, tree).to(u.dtype)
-    if chosen == "torch" or ops.needs_gradient(*parts):
+    wide = chosen == "triton" and inputs * outputs > states  # then products of whole matrices are the faster form
+    if chosen == "torch" or wide or ops.needs_gradient(*parts) or not ops.fits(chosen, tree):
         return tree_diagonal_masked(*parts, tree).to(u.dtype)
-    return ops.diagonal(*parts, tree.order, tree.depths, len(tree.levels)).to(u.dtype)
+    return ops.diagonal(*parts, tree.to(u.device).tensors, len(tree.levels), chosen).to(u.dtype)
 
 
 def replay_diagonal(
@@ -97,9 +98,9 @@ def replay_diagonal(
     chosen = resolve(backend, u)
     if chosen == "naive":
         return replay_naive(tree, diagonal_update(lam, B, u.to(work)), state, nodes.tolist())
-    if chosen == "torch" or ops.needs_gradient(lam, B, u, state):
+    if chosen in ("torch", "triton") or ops.needs_gradient(lam, B, u, state):
         return replay_diagonal_masked(lam, B, u.to(work), state, tree, nodes)
-    return ops.replay_diagonal(lam, B, u.to(work), state, tree.parents, nodes, len(tree.levels))
+    return ops.replay_diagonal(lam, B, u.to(work), state, tree.tensors, nodes, len(tree.levels))
 
 
 def _checked(lam: Tensor, B: Tensor, u: Tensor, x0: Tensor | None, tree: Tree) -> torch.dtype:

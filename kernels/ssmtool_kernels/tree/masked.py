@@ -93,10 +93,10 @@ def kernel(lam: Tensor, B: Tensor, C: Tensor, count: int) -> Tensor:
     return torch.einsum("spn,dsn,snm->dspm", C, powers(lam, count), B).real
 
 
-def begun(lam: Tensor, C: Tensor, x0: Tensor, tree: Tree) -> Tensor:
+def begun(lam: Tensor, C: Tensor, x0: Tensor, depths: Tensor, levels: int) -> Tensor:
     """What the incoming state adds: Re(C lam^(d + 1) x0) at depth d, (b, S, T, p) real."""
-    steps = powers(lam, len(tree.levels) + 1)[1:]
-    return torch.einsum("spn,dsn,bsn->bsdp", C, steps, x0).real[:, :, tree.depths.to(lam.device)]
+    steps = powers(lam, levels + 1)[1:]
+    return torch.einsum("spn,dsn,bsn->bsdp", C, steps, x0).real[:, :, depths]
 
 
 def tree_diagonal_masked(
@@ -109,7 +109,7 @@ def tree_diagonal_masked(
     distance = (depths[:, None] - depths).clamp_min(0)
     weights = kernel(lam, B, C, len(tree.levels))[distance]
     weights = weights.masked_fill(~related[..., None, None, None], 0)
-    y = torch.einsum("ijspm,bsjm->bsip", weights, u) + begun(lam, C, x0, tree)
+    y = torch.einsum("ijspm,bsjm->bsip", weights, u) + begun(lam, C, x0, depths, len(tree.levels))
     return y if D is None else y + torch.einsum("spm,bstm->bstp", D, u)
 
 

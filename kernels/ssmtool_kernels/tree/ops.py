@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssmtool_kernels import native
+from ssmtool_kernels.tree.tree import Tree
 
+LARGEST = 128  # nodes of a tree on a GPU
 ROWS = 32  # SSD_ROWS of ssd_node.h and SELECTIVE_WIDTH of selective_node.h
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd will ask for the way back: then the form in plain PyTorch runs, on every device."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def fits(backend: str, tree: Tree) -> bool:
+    """Whether compiled kernels take the tree: not one without nodes, nor, on a GPU, weights too many for registers."""
+    return 0 < tree.size <= (LARGEST if backend == "triton" else tree.size)
+
+
+def _triton() -> Any:
+    return import_module("ssmtool_kernels.tree.triton")
+
+
+def _whole(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def _scratch(like: Tensor, numbers: int) -> Tensor:
@@ -36,17 +52,19 @@ def ssd(
     C: Tensor,
     D: Tensor | None,
     h0: Tensor,
-    order: Tensor,
-    depths: Tensor,
+    tree: list[Tensor],
     levels: int,
+    backend: str,
 ) -> Tensor:
-    """As `tree_ssd`, on the CPU; D (H, P)."""
+    """As `tree_ssd`; D (H, P)."""
+    if backend == "triton":
+        return _triton().ssd(*_whole(x, dt, A, B, C, D, h0), tree[2])
     y = torch.empty(x.shape, dtype=x.dtype)
     batch, size, heads, width = x.shape
     groups, states = B.shape[2:]
     scratch = _scratch(x, (levels + 1) * states * ROWS)
     sizes = (batch, size, heads, width, groups, states, levels)
-    _run("ssd", x, x, dt, A, B, C, D, h0, order, depths, y, scratch, *sizes)
+    _run("ssd", x, x, dt, A, B, C, D, h0, tree[3], tree[1], y, scratch, *sizes)
     return y
 
 
@@ -57,15 +75,17 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 @torch.library.custom_op("ssmtool::tree_ssd_replay", mutates_args=())
 def replay_ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor, parents: Tensor, node: Tensor, levels: int
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor, tree: list[Tensor], node: Tensor, levels: int, backend: str
 ) -> Tensor:
-    """As `replay_ssd`, on the CPU."""
+    """As `replay_ssd`."""
+    if backend == "triton":
+        return _triton().replay_ssd(*_whole(x, dt, A, B, h0), tree[2], tree[1], node)
     h = torch.empty(h0.shape, dtype=h0.dtype)
     batch, size, heads, width = x.shape
     groups, states = B.shape[2:]
     scratch = torch.empty((levels + 1) * native.threads(), dtype=torch.int64)
     sizes = (batch, size, heads, width, groups, states, levels)
-    _run("replay_ssd", x, x, dt, A, B, h0, parents, node, h, scratch, *sizes)
+    _run("replay_ssd", x, x, dt, A, B, h0, tree[0], node, h, scratch, *sizes)
     return h
 
 
@@ -83,17 +103,19 @@ def selective(
     C: Tensor,
     D: Tensor | None,
     h0: Tensor,
-    order: Tensor,
-    depths: Tensor,
+    tree: list[Tensor],
     levels: int,
+    backend: str,
 ) -> Tensor:
-    """As `tree_selective_scan`, on the CPU."""
+    """As `tree_selective_scan`."""
+    if backend == "triton":
+        return _triton().selective(*_whole(x, dt, A, B, C, D, h0), tree[3], tree[1], levels)
     y = torch.empty(x.shape, dtype=x.dtype)
     batch, size, channels = x.shape
     groups, states = B.shape[2:]
     scratch = _scratch(x, (levels + 2) * states * ROWS)
     sizes = (batch, size, channels, groups, states, levels)
-    _run("selective", x, x, dt, A, B, C, D, h0, order, depths, y, scratch, *sizes)
+    _run("selective", x, x, dt, A, B, C, D, h0, tree[3], tree[1], y, scratch, *sizes)
     return y
 
 
@@ -104,16 +126,18 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 @torch.library.custom_op("ssmtool::tree_selective_replay", mutates_args=())
 def replay_selective(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor, parents: Tensor, node: Tensor, levels: int
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor, tree: list[Tensor], node: Tensor, levels: int, backend: str
 ) -> Tensor:
-    """As `replay_selective`, on the CPU."""
+    """As `replay_selective`."""
+    if backend == "triton":
+        return _triton().replay_selective(*_whole(x, dt, A, B, h0), tree[2], tree[1], node)
     h = torch.empty(h0.shape, dtype=h0.dtype)
     batch, size, channels = x.shape
     groups, states = B.shape[2:]
     paths = torch.empty((levels + 1) * native.threads(), dtype=torch.int64)
     scratch = _scratch(x, 2 * states * ROWS)
     sizes = (batch, size, channels, groups, states, levels)
-    _run("replay_selective", x, x, dt, A, B, h0, parents, node, h, paths, scratch, *sizes)
+    _run("replay_selective", x, x, dt, A, B, h0, tree[0], node, h, paths, scratch, *sizes)
     return h
 
 
@@ -135,18 +159,20 @@ def diagonal(
     D: Tensor | None,
     u: Tensor,
     x0: Tensor,
-    order: Tensor,
-    depths: Tensor,
+    tree: list[Tensor],
     levels: int,
+    backend: str,
 ) -> Tensor:
-    """As `tree_diagonal_scan`, on the CPU."""
+    """As `tree_diagonal_scan`."""
+    if backend == "triton":
+        return _triton().diagonal(*_whole(lam, B, C, D, u, x0), tree[2], tree[1], levels)
     batch, systems, size, inputs = u.shape
     outputs, states = C.shape[1:]
     y = torch.empty((batch, systems, size, outputs), dtype=u.dtype)
     scratch = _scratch(u, 2 * levels * states)
     planes = (_planes(lam), _planes(B.mT), _planes(C))
     sizes = (batch, systems, size, states, inputs, outputs, levels)
-    _run("diagonal", u, *planes, D, u, _planes(x0), order, depths, y, scratch, *sizes)
+    _run("diagonal", u, *planes, D, u, _planes(x0), tree[3], tree[1], y, scratch, *sizes)
     return y
 
 
@@ -157,14 +183,14 @@ def _(lam: Tensor, B: Tensor, C: Tensor, D: Tensor | None, u: Tensor, *_: Any) -
 
 @torch.library.custom_op("ssmtool::tree_diagonal_replay", mutates_args=())
 def replay_diagonal(
-    lam: Tensor, B: Tensor, u: Tensor, x0: Tensor, parents: Tensor, node: Tensor, levels: int
+    lam: Tensor, B: Tensor, u: Tensor, x0: Tensor, tree: list[Tensor], node: Tensor, levels: int
 ) -> Tensor:
     """As `replay_diagonal`, on the CPU."""
     batch, systems, size, inputs = u.shape
     x = torch.empty((2, *x0.shape), dtype=u.dtype)
     scratch = torch.empty((levels + 1) * native.threads(), dtype=torch.int64)
     sizes = (batch, systems, size, lam.shape[1], inputs, levels)
-    _run("replay_diagonal", u, _planes(lam), _planes(B.mT), u, _planes(x0), parents, node, x, scratch, *sizes)
+    _run("replay_diagonal", u, _planes(lam), _planes(B.mT), u, _planes(x0), tree[0], node, x, scratch, *sizes)
     return torch.complex(x[0], x[1])
 
 

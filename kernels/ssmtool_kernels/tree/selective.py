@@ -55,12 +55,14 @@ def tree_selective_scan(
     state = x.new_zeros((x.shape[0], *A.shape), dtype=work) if h0 is None else h0.to(work)
     chosen = resolve(backend, x)
     skip = None if D is None else D.to(work)
-    inputs = cast(work, x, dt, A, B, C)
-    if chosen == "naive":
-        return tree_selective_naive(*inputs, skip, state, tree).to(x.dtype)
-    if chosen == "torch" or ops.needs_gradient(*inputs, skip, state):
-        return tree_selective_levels(*inputs, skip, state, tree).to(x.dtype)
-    return ops.selective(*inputs, skip, state, tree.order, tree.depths, len(tree.levels)).to(x.dtype)
+    inputs: tuple[Tensor, ...] = (x, dt, A, B, C)
+    plain = chosen == "torch" or ops.needs_gradient(*inputs, skip, state) or not ops.fits(chosen, tree)
+    if chosen == "naive" or plain:
+        form = tree_selective_naive if chosen == "naive" else tree_selective_levels
+        return form(*cast(work, *inputs), skip, state, tree).to(x.dtype)
+    if chosen == "cpu":
+        inputs = cast(work, *inputs)
+    return ops.selective(*inputs, skip, state, tree.to(x.device).tensors, len(tree.levels), chosen).to(x.dtype)
 
 
 def replay_selective(
@@ -95,9 +97,10 @@ def replay_selective(
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
         return replay_naive(tree, selective_update(*inputs), state, nodes.tolist()).to(kept)
-    if chosen == "torch" or ops.needs_gradient(*inputs, state):
+    if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
         return replay_selective_masked(*inputs, state, tree, nodes).to(kept)
-    return ops.replay_selective(*inputs, state, tree.parents, nodes, len(tree.levels)).to(kept)
+    inputs = inputs if chosen == "cpu" else (x, dt, A, B)
+    return ops.replay_selective(*inputs, state, tree.to(x.device).tensors, nodes, len(tree.levels), chosen).to(kept)
 
 
 def _checked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor | None, tree: Tree) -> torch.dtype:

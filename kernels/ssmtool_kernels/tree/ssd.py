@@ -58,14 +58,16 @@ def tree_ssd(
             raise ValueError(f"D has shape {tuple(D.shape)}: (H, P) = {(heads, width)}, (H, 1) or (H,) are needed")
     state = x.new_zeros((batch, heads, width, B.shape[3]), dtype=work) if h0 is None else h0.to(work)
     chosen = resolve(backend, x)
-    inputs = cast(work, x, dt, A, B, C)
-    if chosen == "naive":
-        return tree_ssd_naive(*inputs, D, state, tree).to(x.dtype)
-    if chosen == "torch" or ops.needs_gradient(*inputs, D, state):
-        return tree_ssd_masked(*inputs, D, state, tree).to(x.dtype)
+    inputs: tuple[Tensor, ...] = (x, dt, A, B, C)
+    plain = chosen == "torch" or ops.needs_gradient(*inputs, D, state) or not ops.fits(chosen, tree)
+    if chosen == "naive" or plain:
+        form = tree_ssd_naive if chosen == "naive" else tree_ssd_masked
+        return form(*cast(work, *inputs), D, state, tree).to(x.dtype)
+    if chosen == "cpu":
+        inputs = cast(work, *inputs)
     if D is not None:
         D = D.expand(heads, width)
-    return ops.ssd(*inputs, D, state, tree.order, tree.depths, len(tree.levels)).to(x.dtype)
+    return ops.ssd(*inputs, D, state, tree.to(x.device).tensors, len(tree.levels), chosen).to(x.dtype)
 
 
 def replay_ssd(
@@ -101,9 +103,10 @@ def replay_ssd(
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
         return replay_naive(tree, ssd_update(*inputs), state, nodes.tolist()).to(kept)
-    if chosen == "torch" or ops.needs_gradient(*inputs, state):
+    if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
         return replay_ssd_masked(*inputs, state, tree, nodes).to(kept)
-    return ops.replay_ssd(*inputs, state, tree.parents, nodes, len(tree.levels)).to(kept)
+    inputs = inputs if chosen == "cpu" else (x, dt, A, B)
+    return ops.replay_ssd(*inputs, state, tree.to(x.device).tensors, nodes, len(tree.levels), chosen).to(kept)
 
 
 def _checked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h0: Tensor | None, tree: Tree) -> torch.dtype:

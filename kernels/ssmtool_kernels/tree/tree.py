@@ -113,6 +113,11 @@ class Tree:
             node = self.links[node]
         return tuple(reversed(found))
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """parents, depths, ancestors, order: what kernels read."""
+        return [self.parents, self.depths, self.ancestors, self.order]
+
     def to(self, device: torch.device | str) -> Tree:
         """The same tree with its tensors on `device`; do this once, not in every call."""
         if self.parents.device == torch.device(device):
