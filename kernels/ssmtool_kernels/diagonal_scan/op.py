@@ -1,0 +1,114 @@
+"""The diagonal scan on every backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssmtool_kernels.backends import resolve
+from ssmtool_kernels.case import COMPLEX
+from ssmtool_kernels.checks import dimensions, same_kind, shaped
+from ssmtool_kernels.diagonal_scan.mimo import mimo_scan
+from ssmtool_kernels.diagonal_scan.naive import diagonal_scan_naive
+from ssmtool_kernels.diagonal_scan.siso import siso_scan
+from ssmtool_kernels.segments import each_sequence, offsets, resets_of
+
+
+def diagonal_scan(
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    u: Tensor,
+    x0: Tensor | None = None,
+    *,
+    resets: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """x[t] = lam x[t-1] + B u[t],  y[t] = Re(C x[t]) + D u[t] of S systems at once (S4D; S5 and the LRU with S = 1).
+
+    With one input and one output (m = p = 1) no state is written. Otherwise states exist for a chunk of time only.
+    In float32 the outputs of the fast backends are within 1e-6 (relative L2) of float64 for the same float32 numbers,
+    slow modes of |lam| = 0.9999 included: powers of lam are taken in double, and rounding grows with L / 16.
+
+    Args:
+        lam: (S, n) complex64 or complex128, or real.  B: (S, n, m), C: (S, p, n), of lam's dtype.
+        D: (S, p, m) real, of lam's precision.
+        u: (S, L, m) or (b, S, L, m) real, of lam's precision, or float16 or bfloat16 with complex64.
+        x0: (S, n) or (b, S, n), of lam's dtype: state before the first step; 0 by default. (k, S, n) if packed.
+        resets: (b, L) bool, b = 1 for u without a batch: the state is set to 0 before step t where resets[:, t].
+        cu_seqlens: (k + 1,) integers: k sequences packed along time in a batch of 1, as many states in and out.
+        backend: see `ssmtool_kernels.backends`.
+
+    Returns:
+        y (S, L, p) or (b, S, L, p) of u's dtype, and the last state: (S, n), (b, S, n), or (k, S, n) if packed.
+        Differentiable once in lam, B, C, D, u, x0.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit.
+        BackendError: the backend cannot run here.
+    """
+    if not lam.is_complex():
+        real = [None if z is None else z.to(COMPLEX.get(lam.dtype, torch.complex64)) for z in (lam, B, C, x0)]
+        assert real[0] is not None and real[1] is not None and real[2] is not None
+        y, last = diagonal_scan(
+            real[0], real[1], real[2], D, u, real[3], resets=resets, cu_seqlens=cu_seqlens, backend=backend
+        )
+        return y, last.real
+    if u.ndim == 3:
+        single = x0 if x0 is None or cu_seqlens is not None else x0[None]
+        y, last = diagonal_scan(lam, B, C, D, u[None], single, resets=resets, cu_seqlens=cu_seqlens, backend=backend)
+        return y[0], last if cu_seqlens is not None else last[0]
+    systems, n = dimensions("lam", lam, "S, n")
+    batch, _, length, inputs = dimensions("u", u, "b, S, L, m")
+    outputs = dimensions("D", D, "S, p, m")[1]
+    shaped("u", u, batch, systems, length, inputs, letters="(b, S, L, m)")
+    shaped("B", B, systems, n, inputs, letters="(S, n, m)")
+    shaped("C", C, systems, outputs, n, letters="(S, p, n)")
+    shaped("D", D, systems, outputs, inputs, letters="(S, p, m)")
+    same_kind("lam", lam, B=B, C=C, x0=x0)
+    work = torch.float64 if lam.dtype == torch.complex128 else torch.float32
+    small = (torch.float16, torch.bfloat16) if work == torch.float32 else ()
+    for name, tensor in (("u", u), ("D", D)):
+        if tensor.dtype not in (work, *small):
+            raise ValueError(f"{name} is {tensor.dtype}, and lam is {lam.dtype}: {name} has to be {work}")
+        if tensor.device != lam.device:
+            raise ValueError(f"{name} is on {tensor.device}, lam on {lam.device}")
+    bounds = offsets(batch, length, cu_seqlens, u.device)
+    count = len(bounds) - 1
+    shaped("x0", x0, count, systems, n, letters="(sequences, S, n)")
+    mask = resets_of(resets, batch, length, u.device)
+    dtype, u, D = u.dtype, u.to(work), D.to(work)
+    chosen = resolve(backend, u)
+    if chosen in ("naive", "torch"):
+        y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
+        return y.to(dtype), last
+    state = lam.new_zeros((count, systems, n)) if x0 is None else x0
+    if inputs == outputs == 1:
+        y, last = siso_scan(lam, B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state, mask, bounds, chosen)
+        y = y[..., None]
+    else:
+        y, last = mimo_scan(lam, B, C, D, u, state, mask, bounds, chosen)
+    return y.to(dtype), last
+
+
+def _stepwise(
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    u: Tensor,
+    x0: Tensor | None,
+    resets: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    if cu_seqlens is None:
+        return diagonal_scan_naive(lam, B, C, D, u, x0, resets)
+
+    def scan(u: Tensor, resets: Tensor | None, x0: Tensor | None) -> tuple[Tensor, Tensor]:
+        y, last = diagonal_scan_naive(lam, B, C, D, u.transpose(1, 2), x0, resets)
+        return y.transpose(1, 2), last
+
+    y, last = each_sequence(scan, (u.transpose(1, 2), resets), x0, cu_seqlens)
+    return y.transpose(1, 2), last
