@@ -1,0 +1,151 @@
+"""The chunked diagonal scan on every backend, registered with PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssmtool_kernels.backends import FLOATS
+from ssmtool_kernels.checks import dimensions, same_kind, shaped
+from ssmtool_kernels.s4d_chunked.chunked import Chunk, chunk, scan_chunks
+from ssmtool_kernels.s4d_chunked.naive import s4d_naive
+from ssmtool_kernels.s4d_kernel.op import plain
+
+SIZE = 64  # steps of a chunk: as much work within a chunk as with 32 modes' states
+
+
+def s4d_chunked(
+    a: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, x0: Tensor | None = None, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """x[k] = lam x[k-1] + B u[k],  y[k] = Re sum(C x[k]) + D u[k] with lam = exp(a), as matrix products.
+
+    Args:
+        a, B, C: (H, n) complex64, or complex128 for inputs in float64; a the logarithms of the eigenvalues.
+        D: (H,) real, of a's precision.
+        u: (b, H, L) inputs. float16 is computed in float32, bfloat16 on the GPU with tables in bfloat16 and sums and
+            states in float32.
+        x0: (b, H, n) complex state before the first step; 0 by default.
+        backend: see `ssmtool_kernels.backends`. There is no C source: on the CPU the matrix products are PyTorch's.
+
+    Returns:
+        y (b, H, L) of u's dtype, and the state (b, H, n) after the last step. Differentiable once.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit.
+        BackendError: the backend cannot run here.
+
+    Source: the state-space dual of Mamba-2 (Dao & Gu 2024, section 6) for systems that do not change with time, whose
+    matrices of a chunk are the same for all chunks.
+    """
+    systems, n = dimensions("a", a, "H, n")
+    batch, _, length = dimensions("u", u, "b, H, L")
+    shaped("u", u, batch, systems, length, letters="(b, H, L)")
+    for name, tensor in (("B", B), ("C", C)):
+        shaped(name, tensor, systems, n, letters="(H, n)")
+    shaped("D", D, systems, letters="(H,)")
+    shaped("x0", x0, batch, systems, n, letters="(b, H, n)")
+    same_kind("a", a, B=B, C=C, x0=x0)
+    if not a.is_complex() or D.dtype != a.real.dtype or u.dtype not in FLOATS:
+        raise ValueError(f"a is {a.dtype}, D {D.dtype}, u {u.dtype}: complex, its real, and a float are needed")
+    if (u.dtype == torch.float64) != (a.dtype == torch.complex128):
+        raise ValueError(f"a is {a.dtype} and u is {u.dtype}: float64 goes with complex128")
+    if u.device != a.device or D.device != a.device:
+        raise ValueError(f"a is on {a.device}, D on {D.device}, u on {u.device}")
+    chosen = plain(backend, a)
+    wide = u.to(D.dtype)
+    if chosen == "naive":
+        y, last = s4d_naive(a, B, C, D, wide, x0)
+        return y.to(u.dtype), last
+    state = a.new_zeros((batch, systems, n)) if x0 is None else x0
+    if u.numel() == 0 or n == 0:
+        return (wide * D[:, None]).to(u.dtype), state.clone()
+    whole = length - length % SIZE
+    parts = []
+    if whole:
+        matrices = chunk(a, B, C, D, SIZE)
+        if chosen == "triton":
+            y, state = _on_gpu(matrices, u[..., :whole], state)
+        else:
+            y, state = scan_chunks(matrices, wide[..., :whole], state)
+        parts.append(y.to(u.dtype))
+    if whole < length:
+        rest = chunk(a, B, C, D, length - whole)
+        y, state = scan_chunks(rest, wide[..., whole:], state)
+        parts.append(y.to(u.dtype))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)), state
+
+
+def _on_gpu(matrices: Chunk, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Tables of bfloat16 inputs are bfloat16; the decay from chunk to chunk, which is applied over and over, is not."""
+    dtype = torch.bfloat16 if u.dtype == torch.bfloat16 else matrices.T.dtype
+    tables = (table.to(dtype) for table in (matrices.T, matrices.V, matrices.W))
+    y, last = _scan(u, *tables, _halves(matrices.decay), _halves(x))
+    return y, torch.complex(*last.chunk(2, dim=-1))
+
+
+def _halves(x: Tensor) -> Tensor:
+    """Real parts, then imaginary parts, along the last axis."""
+    return torch.cat([x.real, x.imag], dim=-1)
+
+
+@torch.library.custom_op("ssmtool::s4d_chunked", mutates_args=())
+def _scan(u: Tensor, T: Tensor, V: Tensor, W: Tensor, decay: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """u: (b, H, M Q); T, V, W as in `Chunk`; decay (H, 2n), x0 (b, H, 2n) real. Returns y and the last state."""
+    from ssmtool_kernels.s4d_chunked import triton
+
+    y, last, _ = triton.run(u.contiguous(), *(x.contiguous() for x in (T, V, W, decay, x0)))
+    return y, last
+
+
+@_scan.register_fake
+def _(u: Tensor, T: Tensor, V: Tensor, W: Tensor, decay: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape), x0.new_empty(x0.shape)
+
+
+@torch.library.custom_op("ssmtool::s4d_chunked_backward", mutates_args=())
+def _scan_backward(
+    u: Tensor, T: Tensor, V: Tensor, W: Tensor, decay: Tensor, x0: Tensor, dy: Tensor, dlast: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """With Z[i] what is lost by the state before chunk i: the same scan from the end, matrices transposed,
+    Z[i] = conj(lam^Q) Z[i+1] + dY W^T,  dU = dY T^T + Z[i+1] V^T.
+    """
+    from ssmtool_kernels.s4d_chunked import triton
+
+    u, dy = u.contiguous(), dy.contiguous()
+    V, W, decay, x0 = (x.contiguous() for x in (V, W, decay, x0))
+    modes = decay.shape[1] // 2
+    conjugate = torch.cat([decay[:, :modes], -decay[:, modes:]], dim=1)
+    _, _, x = triton.run(u, T.contiguous(), V, W, decay, x0, outputs=False, states=True)
+    transposed = [matrix.mT.contiguous() for matrix in (T, W, V)]
+    du, dx0, z = triton.run(dy, *transposed, conjugate, dlast.contiguous(), states=True, backwards=True)
+    dT, dV, dW = (torch.zeros(matrix.shape, dtype=x.dtype, device=u.device) for matrix in (T, V, W))
+    for one_u, one_dy, one_x, one_z in zip(u, dy, x, z, strict=True):
+        rows, lost = (part.to(x.dtype).unflatten(1, (-1, T.shape[1])) for part in (one_u, one_dy))
+        dT.baddbmm_(rows.mT, lost)
+        dV.baddbmm_(rows.mT, one_z)
+        dW.baddbmm_(one_x.mT, lost)
+    xr, xi = x.chunk(2, dim=-1)
+    zr, zi = z.chunk(2, dim=-1)
+    ddecay = torch.cat([(xr * zr + xi * zi).sum((0, 2)), (xr * zi - xi * zr).sum((0, 2))], dim=1)
+    return du, dT.to(T.dtype), dV.to(V.dtype), dW.to(W.dtype), ddecay, dx0
+
+
+@_scan_backward.register_fake
+def _(
+    u: Tensor, T: Tensor, V: Tensor, W: Tensor, decay: Tensor, x0: Tensor, dy: Tensor, dlast: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    made = [x.new_empty(x.shape) for x in (u, T, V, W, decay, x0)]
+    return made[0], made[1], made[2], made[3], made[4], made[5]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Any, ...]:
+    return _scan_backward(*ctx.saved_tensors, dy, dlast)
+
+
+_scan.register_autograd(_differentiate, setup_context=_setup)
