@@ -15,9 +15,10 @@ def ssd_chunked(
     C: Tensor,
     D: Tensor | None = None,
     h0: Tensor | None = None,
+    resets: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The same as `ssd`, differentiable; `chunk` steps are done at once.
+    """The same as `ssd_naive` without its options, differentiable; `chunk` steps are done at once.
 
     Decays are exponentials of non-positive sums, never quotients, so that strong decay cannot overflow.
     """
@@ -35,18 +36,25 @@ def ssd_chunked(
     total = F.pad(dt * A, (0, 0, 0, missing)).view(batch, count, chunk, groups, share).cumsum(2).permute(0, 1, 3, 4, 2)
 
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
+    from_start, to_end, through = total, total[..., -1:] - total, total[..., -1]
+    if resets is not None:
+        # The state passes from step j to step i if there are as many resets up to j as up to i.
+        met = F.pad(resets, (0, missing)).view(batch, count, 1, 1, chunk).cumsum(-1)
+        future = future | (met[..., :, None] != met[..., None, :])
+        from_start = from_start.masked_fill(met > 0, -torch.inf)
+        to_end = to_end.masked_fill(met != met[..., -1:], -torch.inf)
+        through = through.masked_fill(met[..., -1] > 0, -torch.inf)
     spans = (total[..., :, None] - total[..., None, :]).masked_fill(future, -torch.inf)
     scores = torch.einsum("bkign,bkjgn->bkgij", c, b)
     y = torch.einsum("bkghij,bkjghp->bkighp", scores[:, :, :, None] * spans.exp(), u)
 
-    to_end = (total[..., -1:] - total).exp()
-    added = torch.einsum("bkjgn,bkghj,bkjghp->bkghpn", b, to_end, u)
-    keep = total[..., -1].exp()[..., None, None]
+    added = torch.einsum("bkjgn,bkghj,bkjghp->bkghpn", b, to_end.exp(), u)
+    keep = through.exp()[..., None, None]
     h = x.new_zeros(batch, groups, share, width, states) if h0 is None else h0.view(batch, groups, share, width, states)
     before = []
     for k in range(count):
         before.append(h)
         h = keep[:, k] * h + added[:, k]
-    y = y + torch.einsum("bkign,bkghpn,bkghi->bkighp", c, torch.stack(before, 1), total.exp())
+    y = y + torch.einsum("bkign,bkghpn,bkghi->bkighp", c, torch.stack(before, 1), from_start.exp())
     y = y.reshape(batch, count * chunk, heads, width)[:, :length]
     return (y if D is None else y + D * x), h.reshape(batch, heads, width, states)
