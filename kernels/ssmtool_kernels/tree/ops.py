@@ -11,7 +11,7 @@ from torch import Tensor
 from ssmtool_kernels import native
 from ssmtool_kernels.tree.tree import Tree
 
-LARGEST = 128  # nodes of a tree on a GPU
+LARGEST = 64  # nodes of a tree on a GPU
 ROWS = 32  # SSD_ROWS of ssd_node.h and SELECTIVE_WIDTH of selective_node.h
 
 

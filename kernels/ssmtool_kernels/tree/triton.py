@@ -61,7 +61,7 @@ def _ssd(
     decay = tl.exp(tl.where(mask, total[:, None] - total[None, :], -float("inf")))
     group = ((b * T + nodes) * G + h // (H // G)) * N
     scores, start = tl.zeros((TP, TP), dtype=number), tl.zeros((TP, PP), dtype=number)
-    for first in tl.static_range(0, N, NP):
+    for first in range(0, N, NP):
         n = first + tl.arange(0, NP)
         readout = tl.load(C + group[:, None] + n[None, :], mask=inside[:, None] & (n < N)[None, :], other=0.0)
         driven = tl.load(B + group[None, :] + n[:, None], mask=inside[None, :] & (n < N)[:, None], other=0.0)
@@ -267,9 +267,11 @@ def _bytes(related: Tensor) -> Tensor:
     return related.contiguous().view(torch.uint8)
 
 
-def _precision(x: Tensor) -> str:
-    """Half-precision activations have no more digits than tf32."""
-    return "tf32" if x.dtype in (torch.float16, torch.bfloat16) else "ieee"
+def _tiles(half: bool, padded: int) -> dict[str, int | str]:
+    """Half-precision activations have no more digits than tf32; in full precision large tiles do not fit registers."""
+    if half:
+        return {"PP": 64, "NP": 32, "PRECISION": "tf32", "num_warps": 4 if padded <= 32 else 8}
+    return {"PP": 32, "NP": 32 if padded <= 32 else 16, "PRECISION": "ieee", "num_warps": 4 if padded <= 32 else 8}
 
 
 def ssd(
@@ -278,17 +280,14 @@ def ssd(
     """Contiguous tensors; D (H, P) and h0 in the working dtype, the others in theirs."""
     batch, size, heads, width = x.shape
     groups, states = B.shape[2:]
-    y, block = torch.empty_like(x), max(16, min(64, triton.next_power_of_2(width)))
-    padded = _padded(size)
-    _ssd[(batch * heads, triton.cdiv(width, block))](
+    y, padded = torch.empty_like(x), _padded(size)
+    tiles = _tiles(x.dtype in (torch.float16, torch.bfloat16), padded)
+    _ssd[(batch * heads, triton.cdiv(width, tiles["PP"]))](
         *(x, dt, A, B, C, h0 if D is None else D, h0, _bytes(related), y, size, heads, width, groups),
         N=states,
         TP=padded,
-        PP=block,
-        NP=max(16, min(32, triton.next_power_of_2(states))),
         SKIP=D is not None,
-        PRECISION=_precision(x),
-        num_warps=4 if padded <= 32 else 8,
+        **tiles,
     )
     return y
 
@@ -386,13 +385,18 @@ def diagonal(
 def specimens() -> Iterator[Specimen]:
     """Trees of 16 and 64 nodes over the heads of Mamba-2, 16 nodes over the channels of Mamba-1 and over S4D."""
     sizes = dict.fromkeys(("T", "H", "P", "G"), "i32")
-    for dtype, size, warps in (("bf16", 16, 4), ("bf16", 64, 8), ("fp32", 16, 4)):
-        types = {**dict.fromkeys(("x", "dt", "B", "C", "y"), f"*{dtype}"), **dict.fromkeys(("A", "D", "h0"), "*fp32")}
-        precision = "tf32" if dtype == "bf16" else "ieee"
+    for dtype, size in (("bf16", 16), ("bf16", 64), ("fp32", 16), ("fp32", 64)):
+        tiles = _tiles(dtype == "bf16", size)
+        warps = int(tiles.pop("num_warps"))
         yield Specimen(
             kernel=_ssd,
-            types={**types, "related": "*u8", **sizes},
-            constants={"N": 128, "TP": size, "PP": 64, "NP": 32, "SKIP": True, "PRECISION": precision},
+            types={
+                **dict.fromkeys(("x", "dt", "B", "C", "y"), f"*{dtype}"),
+                **dict.fromkeys(("A", "D", "h0"), "*fp32"),
+                "related": "*u8",
+                **sizes,
+            },
+            constants={"N": 128, "TP": size, "SKIP": True, **tiles},
             label=f"{dtype} T={size}",
             warps=warps,
             aligned=("P",),
