@@ -53,6 +53,5 @@ CASES = {
         cost=_cost,
         tolerance=1e-4,
         differentiable=False,
-        backends=("torch", "cpu"),
     )
 }

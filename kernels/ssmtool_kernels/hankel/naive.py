@@ -50,8 +50,8 @@ def expm1(z: Tensor) -> Tensor:
 def blaschke_factor(a: Tensor, b: Tensor) -> Tensor:
     """L (S, n, n) with P = L L*, P_ij = b_i conj(b_j) / (1 - exp(a_i + conj a_j)); columns by decreasing pivot.
 
-    The next pole is the one with the largest diagonal entry left (complete pivoting); what is left of b is multiplied by
-    its Blaschke factor.
+    The next pole is the one with the largest diagonal entry left (complete pivoting); what is left of b is multiplied
+    by its Blaschke factor.
     """
     rows = torch.arange(len(a), device=a.device)
     weight = -torch.expm1(2 * a.real)

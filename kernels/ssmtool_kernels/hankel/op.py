@@ -28,7 +28,7 @@ def hankel_values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, *, backend: str
         backend: see `ssmtool_kernels.backends`.
 
     Returns:
-        (S, 2N) float64, descending; 0 beyond the order of a system (a pair counts 2, a real slot 1). Not differentiable.
+        (S, 2N) float64, descending; 0 beyond the order of a system (a pair counts 2, a real slot 1). No gradients.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit; a pole that is not stable; numbers that are not finite.
@@ -45,11 +45,8 @@ def hankel_values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, *, backend: str
     if slots > LARGEST:
         raise ValueError(f"systems have {slots} slots, {LARGEST} at most are possible")
     chosen = resolve(backend, a)
-    return _values(*(x.to(torch.complex128) for x in (a, B, C)), real, chosen)
-
-
-def _values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, backend: str) -> Tensor:
-    return _hankel(a.detach(), B.detach(), C.detach(), real, backend)
+    a, B, C = (x.detach().to(torch.complex128) for x in (a, B, C))
+    return _hankel(a, B, C, real, chosen)
 
 
 @torch.library.custom_op("ssmtool::hankel_values", mutates_args=())
