@@ -1,0 +1,382 @@
+"""Scans over trees: along every path the plain scan, in outputs, states, gradients and, on the CPU, bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssmtool_kernels import native
+from ssmtool_kernels.backends import interpreting
+from ssmtool_kernels.diagonal_scan import diagonal_scan
+from ssmtool_kernels.selective_scan import selective_scan
+from ssmtool_kernels.ssd import ssd
+from ssmtool_kernels.tree import (
+    Tree,
+    ops,
+    replay_convolution,
+    replay_diagonal,
+    replay_selective,
+    replay_ssd,
+    tree_convolution,
+    tree_diagonal_scan,
+    tree_selective_scan,
+    tree_ssd,
+)
+
+F64 = torch.float64
+BACKENDS = ["naive", "torch", "cpu", "triton"]
+TREES = {
+    "one": Tree.of([-1]),
+    "chain": Tree.chain(6),
+    "star": Tree.of([-1, 0, 0, 0, 0]),
+    "roots": Tree.of([-1, -1, -1]),
+    "binary": Tree.full((2, 2, 2)),
+    "mixed": Tree.of([-1, -1, 0, 1, 0, 2, 2, 5, 1]),
+}
+
+
+def runnable(backend: str) -> None:
+    if backend == "cpu" and native.missing():
+        pytest.skip(native.missing())
+    if backend == "triton" and not interpreting():
+        pytest.skip("Triton's interpreter is off")
+
+
+class Scan:
+    """One of the three scans with inputs for `size` nodes: `along` have a node axis, `fixed` do not."""
+
+    def __init__(self, kind: str, size: int, batch: int = 2, dtype: torch.dtype = F64) -> None:
+        g = torch.Generator().manual_seed(size)
+
+        def normal(*sizes: int, kind: torch.dtype = F64) -> Tensor:
+            return torch.randn(sizes, generator=g, dtype=kind)
+
+        self.kind, self.axis = kind, 1
+        if kind == "diagonal":
+            pairs = torch.complex128
+            lam = 0.5 * normal(3, 4, kind=pairs)
+            self.fixed = {"lam": lam, "B": normal(3, 4, 2, kind=pairs), "C": normal(3, 1, 4, kind=pairs)}
+            self.fixed["D"] = normal(3, 1, 2)
+            self.along, self.state, self.axis = {"u": normal(batch, 3, size, 2)}, normal(batch, 3, 4, kind=pairs), 2
+        else:
+            heads, width, states = 6, 3, 5
+            extra = (heads, width) if kind == "ssd" else (heads,)
+            self.along = {
+                "x": normal(batch, size, *extra),
+                "dt": normal(batch, size, heads).abs(),
+                "B": normal(batch, size, 2, states),
+                "C": normal(batch, size, 2, states),
+            }
+            self.fixed = {"A": -(normal(heads) if kind == "ssd" else normal(heads, states)).exp()}
+            self.fixed["D"] = normal(heads, 1) if kind == "ssd" else normal(heads)
+            self.state = normal(batch, *extra, states)
+        if dtype == torch.float32:
+            self.fixed, self.along = ({k: self._single(v) for k, v in d.items()} for d in (self.fixed, self.along))
+            self.state = self._single(self.state)
+
+    @staticmethod
+    def _single(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+
+    def picked(self, nodes: list[int]) -> dict[str, Tensor]:
+        return {name: tensor.index_select(self.axis, torch.tensor(nodes)) for name, tensor in self.along.items()}
+
+    def tree(self, tree: Tree, backend: str, nodes: list[int] | None = None, state: Tensor | None = None) -> Tensor:
+        """Outputs; those of `nodes` alone if given."""
+        scan: Callable[..., Tensor] = {
+            "ssd": tree_ssd,
+            "selective": tree_selective_scan,
+            "diagonal": tree_diagonal_scan,
+        }[self.kind]
+        along = self.along if nodes is None else self.picked(nodes)
+        return scan(**along, **self.fixed, **self._start(state), tree=tree, backend=backend)
+
+    def replay(
+        self, tree: Tree, node: int | Tensor, backend: str, nodes: list[int] | None = None, state: Tensor | None = None
+    ) -> Tensor:
+        replay = {"ssd": replay_ssd, "selective": replay_selective, "diagonal": replay_diagonal}[self.kind]
+        given = {**(self.along if nodes is None else self.picked(nodes)), **self.fixed, **self._start(state)}
+        del given["C"], given["D"]
+        return replay(**given, tree=tree, node=node, backend=backend)  # type: ignore[operator]
+
+    def _start(self, state: Tensor | None) -> dict[str, Tensor]:
+        return {"x0" if self.kind == "diagonal" else "h0": self.state if state is None else state}
+
+    def linear(self, nodes: list[int]) -> tuple[Tensor, Tensor]:
+        """The plain scan over these nodes: outputs and last state."""
+        along = self.picked(nodes)
+        if self.kind == "diagonal":
+            parts = [diagonal_scan(**self.fixed, u=u, x0=x0) for u, x0 in zip(along["u"], self.state, strict=True)]
+            return torch.stack([y for y, _ in parts]), torch.stack([x for _, x in parts])
+        scan: Callable[..., tuple[Tensor, Tensor]] = ssd if self.kind == "ssd" else selective_scan
+        return scan(**along, **self.fixed, h0=self.state)
+
+
+def close(found: Tensor, truth: Tensor, limit: float = 1e-12) -> bool:
+    scale = max(1.0, float(truth.abs().max())) if truth.numel() else 1.0
+    return found.shape == truth.shape and bool(((found - truth).abs() <= limit * scale).all())
+
+
+KINDS = pytest.mark.parametrize("kind", ["ssd", "selective", "diagonal"])
+EVERYWHERE = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@KINDS
+@EVERYWHERE
+@pytest.mark.parametrize("name", TREES)
+def test_every_path_is_the_plain_scan(kind: str, backend: str, name: str) -> None:
+    runnable(backend)
+    tree = TREES[name]
+    scan = Scan(kind, tree.size)
+    y = scan.tree(tree, backend)
+    for node in range(tree.size):
+        path = list(tree.path(node))
+        expected, last = scan.linear(path)
+        assert close(y.select(scan.axis, node), expected.select(scan.axis, -1))
+        assert close(scan.replay(tree, node, backend), last)
+
+
+@KINDS
+@EVERYWHERE
+def test_every_sequence_has_its_own_accepted_node(kind: str, backend: str) -> None:
+    runnable(backend)
+    tree = TREES["mixed"]
+    scan = Scan(kind, tree.size, batch=4)
+    nodes = torch.tensor([7, -1, 0, 3])
+    found = scan.replay(tree, nodes, backend)
+    for element, node in enumerate(nodes.tolist()):
+        if node < 0:
+            assert torch.equal(found[element], scan.state[element])
+        else:
+            assert close(found[element], scan.linear(list(tree.path(node)))[1][element])
+
+
+def shuffled(tree: Tree) -> tuple[Tree, list[int]]:
+    """The tree with its nodes in another order, and the old number of every new node."""
+    old = sorted(range(tree.size), key=lambda node: (int(tree.depths[node]), -node))
+    new = {node: i for i, node in enumerate(old)}
+    return Tree.of([new[tree.links[node]] if tree.links[node] >= 0 else -1 for node in old]), old
+
+
+@KINDS
+@EVERYWHERE
+def test_the_order_of_siblings_does_not_matter(kind: str, backend: str) -> None:
+    runnable(backend)
+    tree = TREES["mixed"]
+    other, old = shuffled(tree)
+    assert old != list(range(tree.size))
+    scan = Scan(kind, tree.size)
+    y, permuted = scan.tree(tree, backend), scan.tree(other, backend, old)
+    expected = y.index_select(scan.axis, torch.tensor(old))
+    assert torch.equal(permuted, expected) if backend == "cpu" else close(permuted, expected)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_tree_and_single_steps_have_the_same_bits_on_the_cpu(kind: str, dtype: torch.dtype) -> None:
+    runnable("cpu")
+    tree, one = TREES["mixed"], Tree.chain(1)
+    scan = Scan(kind, tree.size, dtype=dtype)
+    y = scan.tree(tree, "cpu")
+    for node in range(tree.size):
+        state = scan.state
+        for i in tree.path(node):
+            out = scan.tree(one, "cpu", [i], state)
+            state = scan.replay(one, 0, "cpu", [i], state)
+        assert torch.equal(out.select(scan.axis, 0), y.select(scan.axis, node))
+        assert torch.equal(state, scan.replay(tree, node, "cpu"))
+
+
+@KINDS
+def test_gradients_of_the_plain_form_are_those_of_the_definition(kind: str) -> None:
+    tree = TREES["mixed"]
+    found = []
+    for backend in ("naive", "torch"):
+        scan = Scan(kind, tree.size)
+        leaves = [*scan.along.values(), *scan.fixed.values(), scan.state]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        y, h = scan.tree(tree, backend), scan.replay(tree, torch.tensor([7, 4]), backend)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+        loss = (weights * y).sum() + (h * h.conj()).real.sum() + h.real.sum()
+        found.append(torch.autograd.grad(loss, leaves))
+    for a, b in zip(*found, strict=True):
+        assert close(b, a)
+
+
+@pytest.mark.parametrize("kind", ["ssd", "selective"])
+@pytest.mark.parametrize("strength", [50.0, 5000.0])
+def test_strong_decay_gives_no_nan(kind: str, strength: float) -> None:
+    """Differences between nodes that are not related would overflow: the mask comes before the exponential."""
+    tree = TREES["binary"]
+    scan = Scan(kind, tree.size, dtype=torch.float32)
+    scan.along["dt"] = torch.ones_like(scan.along["dt"])
+    scan.fixed["A"] = torch.full_like(scan.fixed["A"], -strength)
+    expected = scan.tree(tree, "naive")
+    for backend in BACKENDS[1:]:
+        if backend == "triton" and not interpreting():
+            continue
+        assert close(scan.tree(tree, backend), expected, 1e-5)
+    leaves = [tensor.requires_grad_() for tensor in (*scan.along.values(), *scan.fixed.values(), scan.state)]
+    loss = scan.tree(tree, "torch").square().sum() + scan.replay(tree, 9, "torch").square().sum()
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, leaves))
+
+
+@KINDS
+@EVERYWHERE
+def test_a_tree_without_nodes(kind: str, backend: str) -> None:
+    runnable(backend)
+    scan, empty = Scan(kind, 0), Tree.of([])
+    assert scan.tree(empty, backend).numel() == 0
+    assert torch.equal(scan.replay(empty, -1, backend), scan.state)
+
+
+@pytest.mark.parametrize("kind", ["ssd", "selective"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(kind: str, dtype: torch.dtype) -> None:
+    tree = TREES["mixed"]
+    scan = Scan(kind, tree.size, dtype=torch.float32)
+    scan.along = {name: tensor.to(dtype) for name, tensor in scan.along.items()}
+    y, h = scan.tree(tree, "auto"), scan.replay(tree, 7, "auto")
+    assert y.dtype == dtype
+    assert h.dtype == torch.float32  # of the state that came in
+    scan.along = {name: tensor.float() for name, tensor in scan.along.items()}
+    assert torch.equal(y, scan.tree(tree, "auto").to(dtype))
+    assert torch.equal(h, scan.replay(tree, 7, "auto"))
+
+
+@KINDS
+def test_kernels_are_registered_and_compiled_in_one_graph(kind: str) -> None:
+    runnable("cpu")
+    tree = TREES["mixed"]
+    scan = Scan(kind, tree.size)
+    given = [*scan.along.values(), scan.state]
+
+    def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        scan.along = dict(zip(scan.along, tensors[:-1], strict=True))
+        return scan.tree(tree, "cpu", state=tensors[-1]), scan.replay(tree, 5, "cpu", state=tensors[-1])
+
+    expected = run(*given)
+    torch.compiler.reset()
+    found = torch.compile(run, backend="aot_eager", fullgraph=True)(*given)
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_custom_operations_keep_their_promises() -> None:
+    runnable("cpu")
+    tree = TREES["binary"]
+    scan = Scan("ssd", tree.size)
+    x, dt, B, C = scan.along.values()
+    A, D = scan.fixed["A"], scan.fixed["D"].expand(6, 3).contiguous()
+    arguments = (x, dt, A, B, C, D, scan.state, tree.tensors, len(tree.levels), "cpu")
+    torch.library.opcheck(ops.ssd, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: tree_ssd(**s.along, **s.fixed, tree=Tree.chain(3)), "nodes of the tree"),
+        (lambda s: tree_ssd(**{**s.along, "C": s.along["C"][..., 1:]}, **s.fixed, tree=TREES["mixed"]), "C has shape"),
+        (lambda s: tree_ssd(**{**s.along, "x": s.along["x"].int()}, **s.fixed, tree=TREES["mixed"]), "int32"),
+        (lambda s: s.replay(TREES["mixed"], 9, "auto"), "node is 9"),
+        (lambda s: s.replay(TREES["mixed"], torch.tensor([0, -2]), "auto"), "node has"),
+        (lambda s: s.replay(TREES["mixed"], torch.tensor([0]), "auto"), "integers"),
+    ],
+)
+def test_bad_inputs_are_told_in_one_line(call: Callable[[Scan], Tensor], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        call(Scan("ssd", TREES["mixed"].size))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("taps", [1, 2, 4])
+def test_convolution_runs_along_every_path(name: str, taps: int) -> None:
+    tree = TREES[name]
+    g = torch.Generator().manual_seed(taps)
+    x, weight, bias, tail = (
+        torch.randn(shape, generator=g, dtype=F64) for shape in ((2, tree.size, 3), (3, taps), (3,), (2, taps - 1, 3))
+    )
+    y = tree_convolution(x, weight, bias, tail, tree=tree)
+    for node in range(tree.size):
+        line = torch.cat([tail, x[:, list(tree.path(node))]], dim=1)
+        plain = F.conv1d(line.mT, weight[:, None], bias, groups=3).mT
+        assert close(y[:, node], plain[:, -1])
+        after = replay_convolution(x, tail, tree=tree, node=node)
+        assert torch.equal(after, line[:, line.shape[1] - taps + 1 :])
+    nodes = torch.tensor([tree.size - 1, -1])
+    assert torch.equal(replay_convolution(x, tail, tree=tree, node=nodes)[1], tail[1])
+
+
+def test_convolution_has_the_bits_of_single_steps() -> None:
+    tree, one = TREES["mixed"], Tree.chain(1)
+    x, weight, bias, tail = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in ((2, 9, 3), (3, 4), (3,), (2, 3, 3))
+    )
+    y = tree_convolution(x, weight, bias, tail, tree=tree)
+    for node in range(tree.size):
+        now = tail
+        for i in tree.path(node):
+            out = tree_convolution(x[:, i : i + 1], weight, bias, now, tree=one)
+            now = replay_convolution(x[:, i : i + 1], now, tree=one, node=0)
+        assert torch.equal(out[:, 0], y[:, node])
+
+
+def test_convolution_of_nothing_before_starts_from_zeros() -> None:
+    x, weight = torch.randn(1, 4, 2), torch.randn(2, 3)
+    zeros = torch.zeros(1, 2, 2)
+    tree = Tree.chain(4)
+    assert torch.equal(tree_convolution(x, weight, tree=tree), tree_convolution(x, weight, tail=zeros, tree=tree))
+    with pytest.raises(ValueError, match="tail has shape"):
+        tree_convolution(x, weight, tail=zeros[:, 1:], tree=tree)
+
+
+def test_what_a_tree_knows_of_itself() -> None:
+    tree = Tree.full((3, 2))
+    assert tree.links == (-1, -1, -1, 0, 0, 1, 1, 2, 2)
+    assert tree.roots == (0, 1, 2)
+    assert tree.children == ((3, 4), (5, 6), (7, 8), (), (), (), (), (), ())
+    assert tree.levels == ((0, 1, 2), (3, 4, 5, 6, 7, 8))
+    assert tree.order.tolist() == [0, 3, 4, 1, 5, 6, 2, 7, 8]
+    assert tree.depths.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert tree.path(6) == (1, 6)
+    assert tree.path(-1) == ()
+    assert tree == Tree.of(torch.tensor(tree.links))
+    assert Tree.chain(3) == Tree.of([-1, 0, 1])
+    assert Tree.of([]).size == 0
+    for name in TREES:
+        known = TREES[name]
+        for node in range(known.size):
+            assert known.ancestors[node].nonzero().flatten().tolist() == sorted(known.path(node))
+            assert int(known.depths[node]) == len(known.path(node)) - 1
+
+
+@pytest.mark.parametrize(
+    ("parents", "said"),
+    [
+        ([-1, 2, 0], "the parent of node 1 is 2, which comes after it"),
+        ([-1, 1], "node 1 is its own parent"),
+        ([1, 0], "the parent of node 0 is 1, which comes after it"),
+        ([-1, -2], "the parent of node 1 is -2"),
+        ([-1, 5], "the parent of node 1 is 5"),
+        ([-1, 0.0], "the parent of node 1 is 0.0"),
+        (torch.tensor([[-1, 0]]), "integers"),
+        (torch.tensor([-1.0, 0.0]), "integers"),
+    ],
+)
+def test_bad_trees(parents: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        Tree.of(parents)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_path_ends_at_a_node() -> None:
+    with pytest.raises(ValueError, match="node is 4"):
+        Tree.chain(4).path(4)
+    with pytest.raises(ValueError, match="at least one child"):
+        Tree.full((2, 0))
