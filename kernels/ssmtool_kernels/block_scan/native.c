@@ -7,8 +7,16 @@
 #include <stdint.h>
 #include <string.h>
 
-#define WIDTH 128 /* reals of a channel block: a row is long enough to be fetched ahead, and states stay in the cache */
+#define WIDTH 512 /* reals of a channel block at most: long rows are fetched ahead, and states stay in the cache */
 #define FLUSH 64  /* steps after which sums over time go from REAL to double */
+
+/* Reals of a channel block: as many as there can be while every thread gets a unit. Channels do not mix, so that results
+ * do not depend on it. */
+static int64_t block_of(int64_t count, int64_t width, int64_t threads) {
+    int64_t block = WIDTH;
+    while (block > 64 && count * ((width + block - 1) / block) < threads) block /= 2;
+    return block;
+}
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -30,12 +38,12 @@ static inline void advance(const REAL *restrict on, const REAL *restrict off, co
 void forward(const REAL *on, const REAL *off, const REAL *v, const REAL *x0, const uint8_t *resets,
              const int64_t *offsets, REAL *x, REAL *last, int64_t count, int64_t width, int64_t groups,
              int64_t threads) {
-    const int64_t blocks = (width + WIDTH - 1) / WIDTH;
+    const int64_t block = block_of(count, width, threads), blocks = (width + block - 1) / block;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t s = 0; s < count; s++) {
         for (int64_t k = 0; k < blocks; k++) {
             static const REAL zeros[WIDTH];
-            const int64_t first = k * WIDTH, size = smaller(width - first, WIDTH);
+            const int64_t first = k * block, size = smaller(width - first, block);
             const int64_t own = s % groups * width + first;
             const REAL *before = x0 + s * width + first;
             for (int64_t t = offsets[s]; t < offsets[s + 1]; t++) {
@@ -74,12 +82,12 @@ static inline void flush(REAL *sums, double *totals) {
 void backward(const REAL *on, const REAL *off, const REAL *x, const REAL *x0, const uint8_t *resets,
               const int64_t *offsets, const REAL *dx, const REAL *dlast, REAL *don, REAL *doff, REAL *dv, REAL *dx0,
               int64_t count, int64_t width, int64_t groups, int64_t threads) {
-    const int64_t blocks = (width + WIDTH - 1) / WIDTH;
+    const int64_t block = block_of(count, width, threads), blocks = (width + block - 1) / block;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t s = 0; s < count; s++) {
         for (int64_t k = 0; k < blocks; k++) {
             static const REAL zeros[WIDTH];
-            const int64_t first = k * WIDTH, size = smaller(width - first, WIDTH);
+            const int64_t first = k * block, size = smaller(width - first, block);
             const int64_t own = s % groups * width + first, at = s * width + first;
             REAL across[WIDTH], sums[2][WIDTH] = {{0}};
             double totals[2][WIDTH] = {{0}};
