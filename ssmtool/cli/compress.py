@@ -9,6 +9,7 @@ import typer
 
 from ssmtool import plugins
 from ssmtool.cli import _complete
+from ssmtool.cli._drop_blocks import drop
 from ssmtool.cli._options import (
     Device,
     DeviceOption,
@@ -40,6 +41,7 @@ EXAMPLES = examples(
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
+    "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",
     "ssmtool compress checkpoints/run-7 --energy 0.99 --layers 'layers.[0-3]' -o smaller",
 )
 
@@ -116,6 +118,16 @@ def command(
             "many for all layers together; 0 for none. Default: 300, and 0 for the baselines.",
         ),
     ] = None,
+    drop_blocks: Annotated[
+        int | None,
+        typer.Option(
+            "--drop-blocks",
+            metavar="K",
+            min=1,
+            help="Models of Mamba blocks alone: leave K whole blocks out, those without which the loss on the tokens "
+            "rises least. A step of its own: compress the result once more for fewer states.",
+        ),
+    ] = None,
     tokens: TokensOption = None,
     text: TextOption = None,
     as_bytes: BytesOption = False,
@@ -138,11 +150,11 @@ def command(
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("only the path of what was written")] = False,
 ) -> None:
-    """Write a checkpoint of the same family with smaller states.
+    """Write a checkpoint of the same family with smaller states, or with fewer blocks.
 
-    Give exactly one of --rank, --energy, --error and --budget. MODEL is never changed; tensors outside the reduced
-    layers are copied byte for byte. The report shows, per layer, the error bound known beforehand and the errors
-    measured on the tensors as stored.
+    Give exactly one of --rank, --energy, --error, --budget and --drop-blocks. MODEL is never changed; tensors outside
+    the reduced layers are copied byte for byte. The report shows, per layer, the error bound known beforehand and the
+    errors measured on the tensors as stored.
 
     Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """
@@ -154,6 +166,18 @@ def command(
 
     found = load(model, family=family)
     targets = {"rank": rank, "energy": energy, "error": error, "budget": budget}
+    if drop_blocks is not None:
+        others = {**targets, "export": export, "select": select, "refit": refit, "layers": layers or None}
+        clash = next((name for name, value in others.items() if value is not None), "per_layer" if per_layer else None)
+        if clash is not None:
+            raise UsageError(
+                f"--drop-blocks and --{clash.replace('_', '-')} are two steps",
+                remedy="Drop blocks first, then compress what that wrote",
+            )
+        given = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "output": output, "family": family}
+        rest = {"drop_blocks": drop_blocks, "dry_run": dry_run, "seed": seed, "device": device.value}
+        drop(found, source, output, drop_blocks, dry_run, where, {**given, **rest} if json else None, quiet)
+        return
     if not any(layer.lti for layer in found.select(layers)):
         if per_layer:
             raise UsageError("--per-layer is for linear time-invariant layers")

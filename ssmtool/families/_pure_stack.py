@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ssmtool.checkpoint.tensors import TensorInfo
+from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer, Stack
+from ssmtool.families._names import option, resized
 
 EMBEDDINGS = ("embedding.weight", "embeddings.weight")
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")  # Hugging Face, mamba_ssm, mambapy
 
 
 def stack(tensors: Mapping[str, TensorInfo], layers: tuple[Layer, ...], eps: float, tied: bool | None) -> Stack | None:
@@ -39,3 +43,16 @@ def stack(tensors: Mapping[str, TensorInfo], layers: tuple[Layer, ...], eps: flo
         return None
     order = sorted(norms, key=lambda name: int(norms[name].removesuffix(".norm.weight").rsplit(".", 1)[-1]))
     return Stack(embedding, head, {name: norms[name] for name in order}, final, eps)
+
+
+def with_blocks(config: Mapping[str, Any] | None, count: int) -> dict[str, Any] | None:
+    """config.json's content with another number of blocks; None for None.
+
+    Raises:
+        FamilyError: the configuration does not say how many there are.
+    """
+    if config is None:
+        return None
+    if not isinstance(option(config, *DEPTHS), int):
+        raise FamilyError(f"none of {', '.join(DEPTHS)} says how many blocks there are", where="config.json")
+    return resized(config, DEPTHS, count)

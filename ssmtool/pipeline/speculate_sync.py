@@ -1,7 +1,7 @@
 """What a drafter knows after a round: its own reading of the accepted tokens, or the verifier's state, projected.
 
-A projected mixer's state is the original's times its projector, h_r = h W with W^T = project_b, as long as both have read
-the same x, dt and B: h is a sum of decay * dt x B^T, and the projector acts on B alone. A block the draft shares with the
+A projected mixer's state is the original's times its projector, h_r = h W with W^T = project_b, where both have read
+the same x, dt and B: h is a sum of decay * dt x B^T, and the projector acts on B alone. A block shared with the
 verifier has the verifier's state itself. Behind the first block that differs, a draft sees other activations than the
 verifier: there the projection is what the draft would hold had it seen the verifier's.
 """
