@@ -236,7 +236,7 @@ void values(const double *a, const double *root, const uint8_t *negative, const 
             if (!order) continue;
             product(w, order, ld, padded);
             singular_values(w, scale, order, even, ld);
-            for (int64_t k = 0; k < order; k++) {
+            for (int64_t k = 0; k < even; k++) {
                 const double value = scale[k] * largest * largest;
                 int64_t at = k;
                 for (; at > 0 && out[at - 1] < value; at--) out[at] = out[at - 1];
