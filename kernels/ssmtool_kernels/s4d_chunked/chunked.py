@@ -1,6 +1,6 @@
 """A chunk of Q steps as matrix products, and the recurrence from chunk to chunk.
 
-With X the state before a chunk, real and imaginary parts side by side, and U its Q inputs,
+With X the state before a chunk, modes as pairs of real numbers, and U its Q inputs,
 
     Y = U T + X W,    X' = lam^Q X + U V,
 
@@ -41,12 +41,12 @@ def chunk(a: Tensor, B: Tensor, C: Tensor, D: Tensor, size: int) -> Chunk:
     steps = torch.arange(size, device=a.device)
     lag = steps - steps[:, None]
     T = torch.where(lag >= 0, K[:, lag.clamp(min=0)], torch.zeros((), dtype=K.dtype, device=a.device))
-    V = (B[..., None] * table[..., :size].flip(-1)).mT
+    V = (B[..., None] * table[..., :size].flip(-1)).mT.contiguous()
     W = C[..., None] * table[..., 1:]
     return Chunk(
         T=T + torch.diag_embed(D[:, None].expand(-1, size)),
-        V=torch.cat([V.real, V.imag], dim=-1),
-        W=torch.cat([W.real, -W.imag], dim=1),
+        V=torch.view_as_real(V).flatten(-2),
+        W=torch.view_as_real(W.conj().resolve_conj()).mT.flatten(1, 2),
         decay=table[..., size],
     )
 
@@ -64,14 +64,12 @@ def scan_chunks(matrices: Chunk, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     batch, systems, length = u.shape
     size = matrices.T.shape[1]
     rows = u.transpose(0, 1).reshape(systems, -1, size)  # (H, b M, Q)
-    driven = (rows @ matrices.V).view(systems, batch, length // size, -1)
-    driven = torch.complex(*driven.chunk(2, dim=-1))
+    driven = torch.view_as_complex((rows @ matrices.V).view(systems, batch, length // size, -1, 2))
     state, states = x.transpose(0, 1), []
     decay = matrices.decay[:, None]
-    for i in range(length // size):
+    for drive in driven.unbind(2):
         states.append(state)
-        state = torch.addcmul(driven[:, :, i], decay, state)
-    before = torch.stack(states, dim=2)
-    before = torch.cat([before.real, before.imag], dim=-1).view(rows.shape[0], rows.shape[1], -1)
+        state = torch.addcmul(drive, decay, state)
+    before = torch.view_as_real(torch.stack(states, dim=2)).view(systems, rows.shape[1], -1)
     y = torch.baddbmm(rows @ matrices.T, before, matrices.W)
     return y.view(systems, batch, length).transpose(0, 1), state.transpose(0, 1)

@@ -80,14 +80,14 @@ def s4d_chunked(
 def _on_gpu(matrices: Chunk, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Tables of bfloat16 inputs are bfloat16; the decay from chunk to chunk, which is applied over and over, is not."""
     dtype = torch.bfloat16 if u.dtype == torch.bfloat16 else matrices.T.dtype
-    tables = (table.to(dtype) for table in (matrices.T, matrices.V, matrices.W))
-    y, last = _scan(u, *tables, _halves(matrices.decay), _halves(x))
-    return y, torch.complex(*last.chunk(2, dim=-1))
+    T, V, W = (table.to(dtype) for table in (matrices.T, matrices.V, matrices.W))
+    y, last = _scan(u, T, V, W, _pairs(matrices.decay), _pairs(x))
+    return y, torch.view_as_complex(last.unflatten(-1, (-1, 2)))
 
 
-def _halves(x: Tensor) -> Tensor:
-    """Real parts, then imaginary parts, along the last axis."""
-    return torch.cat([x.real, x.imag], dim=-1)
+def _pairs(x: Tensor) -> Tensor:
+    """(..., n) complex as (..., 2n) real."""
+    return torch.view_as_real(x.resolve_conj()).flatten(-2)
 
 
 @torch.library.custom_op("ssmtool::s4d_chunked", mutates_args=())
@@ -115,8 +115,8 @@ def _scan_backward(
 
     u, dy = u.contiguous(), dy.contiguous()
     V, W, decay, x0 = (x.contiguous() for x in (V, W, decay, x0))
-    modes = decay.shape[1] // 2
-    conjugate = torch.cat([decay[:, :modes], -decay[:, modes:]], dim=1)
+    conjugate = decay.clone()
+    conjugate[:, 1::2] *= -1
     _, _, x = triton.run(u, T.contiguous(), V, W, decay, x0, outputs=False, states=True)
     transposed = [matrix.mT.contiguous() for matrix in (T, W, V)]
     du, dx0, z = triton.run(dy, *transposed, conjugate, dlast.contiguous(), states=True, backwards=True)
@@ -126,9 +126,8 @@ def _scan_backward(
         dT.baddbmm_(rows.mT, lost)
         dV.baddbmm_(rows.mT, one_z)
         dW.baddbmm_(one_x.mT, lost)
-    xr, xi = x.chunk(2, dim=-1)
-    zr, zi = z.chunk(2, dim=-1)
-    ddecay = torch.cat([(xr * zr + xi * zi).sum((0, 2)), (xr * zi - xi * zr).sum((0, 2))], dim=1)
+    xs, zs = (torch.view_as_complex(pairs.unflatten(-1, (-1, 2))) for pairs in (x, z))
+    ddecay = _pairs((xs.conj() * zs).sum((0, 2)))
     return du, dT.to(T.dtype), dV.to(V.dtype), dW.to(W.dtype), ddecay, dx0
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ssmtool_kernels.specimen import Specimen
 
+WARPS = 8  # the matrices are spread over their registers
+
 
 @triton.jit
 def _join(ar1, ai1, hr1, hi1, ar2, ai2, hr2, hi2):
@@ -25,6 +27,14 @@ def _join(ar1, ai1, hr1, hi1, ar2, ai2, hr2, hi2):
         ar2 * hr1 - ai2 * hi1 + hr2,
         ar2 * hi1 + ai2 * hr1 + hi2,
     )
+
+
+@triton.jit
+def _inputs(u, base, order, chunks, steps, Q: tl.constexpr, BACKWARDS: tl.constexpr):
+    """Rows of inputs (R, Q): of the chunks at these places in the order of the scan, 0 outside of it."""
+    chunk = chunks - 1 - order if BACKWARDS else order
+    there = (order >= 0) & (order < chunks)
+    return tl.load(u + base + chunk[:, None] * Q + steps[None, :], mask=there[:, None], other=0.0)
 
 
 @triton.jit
@@ -52,63 +62,60 @@ def _scan(
     """Row i of a tile is the i-th chunk in the order of the scan, and its state the one before that chunk."""
     system, sequence = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place = sequence * systems + system
-    steps, modes, rows = tl.arange(0, Q), tl.arange(0, N), tl.arange(0, R)
-    inside = modes < n
-    real = tl.load(decay + system * 2 * n + modes, mask=inside, other=0.0)
-    imag = tl.load(decay + system * 2 * n + n + modes, mask=inside, other=0.0)
-    start_r = tl.load(x0 + place * 2 * n + modes, mask=inside, other=0.0)
-    start_i = tl.load(x0 + place * 2 * n + n + modes, mask=inside, other=0.0)
-    at_into = into + system * Q * 2 * n + steps[:, None] * 2 * n + modes[None, :]
-    into_r = tl.load(at_into, mask=inside[None, :], other=0.0)
-    into_i = tl.load(at_into + n, mask=inside[None, :], other=0.0)
+    steps, rows = tl.arange(0, Q), tl.arange(0, R)
+    reals = tl.arange(0, 2 * N)  # of the state: pairs, one per mode
+    inside = reals < 2 * n
+    power = tl.load(decay + system * 2 * n + reals, mask=inside, other=0.0)
+    real, imag = tl.split(tl.reshape(power, (N, 2)))
+    start = tl.load(x0 + place * 2 * n + reals, mask=inside, other=0.0)
+    at_into = into + system * Q * 2 * n + steps[:, None] * 2 * n + reals[None, :]
+    drive = tl.load(at_into, mask=inside[None, :], other=0.0)
     if OUTPUTS:
         kernel = tl.load(toeplitz + system * Q * Q + steps[:, None] * Q + steps[None, :])
-        at_out = out_of + system * 2 * n * Q + modes[:, None] * Q + steps[None, :]
-        out_r = tl.load(at_out, mask=inside[:, None], other=0.0)
-        out_i = tl.load(at_out + n * Q, mask=inside[:, None], other=0.0)
-    carry_r, carry_i = tl.zeros_like(start_r), tl.zeros_like(start_i)
+        at_out = out_of + system * 2 * n * Q + reals[:, None] * Q + steps[None, :]
+        readout = tl.load(at_out, mask=inside[:, None], other=0.0)
+    carry = tl.zeros_like(start)
     base = place * chunks * Q
+    earlier = _inputs(u, base, rows - 1, chunks, steps, Q, BACKWARDS)
+    now = _inputs(u, base, rows, chunks, steps, Q, BACKWARDS) if OUTPUTS else earlier
     first = 0
     while first < chunks:
+        # The next tile is on its way while this one is worked on.
         order = first + rows
-        chunk = chunks - 1 - order if BACKWARDS else order
-        before = chunk + 1 if BACKWARDS else chunk - 1
-        came = (order > 0) & (order <= chunks)
-        at = base + before[:, None] * Q + steps[None, :]
-        earlier = tl.load(u + at, mask=came[:, None], other=0.0).to(into.dtype.element_ty)
-        xr = tl.dot(earlier, into_r, input_precision=PRECISION)
-        xi = tl.dot(earlier, into_i, input_precision=PRECISION)
-        xr += tl.where((order == 0)[:, None], start_r[None, :], 0.0)
-        xi += tl.where((order == 0)[:, None], start_i[None, :], 0.0)
+        next_earlier = _inputs(u, base, order + R - 1, chunks, steps, Q, BACKWARDS)
+        next_now = _inputs(u, base, order + R, chunks, steps, Q, BACKWARDS) if OUTPUTS else next_earlier
+        driven = tl.dot(earlier.to(into.dtype.element_ty), drive, input_precision=PRECISION)
+        driven += tl.where((order == 0)[:, None], start[None, :], 0.0)
+        hr, hi = tl.split(tl.reshape(driven, (R, N, 2)))
         ar = tl.broadcast_to(real[None, :], (R, N))
         ai = tl.broadcast_to(imag[None, :], (R, N))
-        ar, ai, xr, xi = tl.associative_scan((ar, ai, xr, xi), 0, _join)
-        xr += ar * carry_r[None, :] - ai * carry_i[None, :]
-        xi += ar * carry_i[None, :] + ai * carry_r[None, :]
+        ar, ai, hr, hi = tl.associative_scan((ar, ai, hr, hi), 0, _join)
+        cr, ci = tl.split(tl.reshape(carry, (N, 2)))
+        hr += ar * cr[None, :] - ai * ci[None, :]
+        hi += ar * ci[None, :] + ai * cr[None, :]
+        state = tl.reshape(tl.join(hr, hi), (R, 2 * N))
+        chunk = chunks - 1 - order if BACKWARDS else order
         valid = order < chunks
         if OUTPUTS:
+            out = tl.dot(now.to(toeplitz.dtype.element_ty), kernel, input_precision=PRECISION)
+            out = tl.dot(state.to(out_of.dtype.element_ty), readout, out, input_precision=PRECISION)
             at = base + chunk[:, None] * Q + steps[None, :]
-            now = tl.load(u + at, mask=valid[:, None], other=0.0).to(toeplitz.dtype.element_ty)
-            out = tl.dot(now, kernel, input_precision=PRECISION)
-            out = tl.dot(xr.to(out_of.dtype.element_ty), out_r, out, input_precision=PRECISION)
-            out = tl.dot(xi.to(out_of.dtype.element_ty), out_i, out, input_precision=PRECISION)
             tl.store(y + at, out.to(y.dtype.element_ty), mask=valid[:, None])
         if STATES:
-            at = states + (place * chunks + chunk[:, None]) * 2 * n + modes[None, :]
-            tl.store(at, xr, mask=valid[:, None] & inside[None, :])
-            tl.store(at + n, xi, mask=valid[:, None] & inside[None, :])
+            at = states + (place * chunks + chunk[:, None]) * 2 * n + reals[None, :]
+            tl.store(at, state, mask=valid[:, None] & inside[None, :])
         final = tl.minimum(chunks - first, R) - 1
-        carry_r = tl.sum(tl.where(rows[:, None] == final, xr, 0.0), 0)
-        carry_i = tl.sum(tl.where(rows[:, None] == final, xi, 0.0), 0)
+        carry = tl.sum(tl.where(rows[:, None] == final, state, 0.0), 0)
+        earlier, now = next_earlier, next_now
         first += R
     # The state before the last chunk is known; what that chunk does to it is left.
     chunk = 0 if BACKWARDS else chunks - 1
-    given = tl.load(u + base + chunk * Q + steps).to(into.dtype.element_ty).to(real.dtype)
-    into_r, into_i = into_r.to(real.dtype), into_i.to(real.dtype)
-    end_r = real * carry_r - imag * carry_i + tl.sum(given[:, None] * into_r, 0)
-    end_i = real * carry_i + imag * carry_r + tl.sum(given[:, None] * into_i, 0)
-    tl.store(last + place * 2 * n + modes, end_r, mask=inside)
-    tl.store(last + place * 2 * n + n + modes, end_i, mask=inside)
+    given = tl.load(u + base + chunk * Q + steps).to(into.dtype.element_ty).to(start.dtype)
+    driven = given[:, None] * tl.load(at_into, mask=inside[None, :], other=0.0).to(start.dtype)
+    er, ei = tl.split(tl.reshape(tl.sum(driven, 0), (N, 2)))
+    cr, ci = tl.split(tl.reshape(carry, (N, 2)))
+    end = tl.join(real * cr - imag * ci + er, real * ci + imag * cr + ei)
+    tl.store(last + place * 2 * n + reals, tl.reshape(end, (2 * N,)), mask=inside)
 
 
 def run(
@@ -137,13 +144,13 @@ def run(
         *(u, T, V, W, decay, x0, y, last, kept, systems, chunks),
         n=n,
         Q=size,
-        N=max(16, triton.next_power_of_2(n)),
+        N=max(8, triton.next_power_of_2(n)),
         R=rows(chunks, T.dtype),
         OUTPUTS=outputs,
         STATES=states,
         BACKWARDS=backwards,
         PRECISION=precision(T.dtype),
-        num_warps=4,
+        num_warps=WARPS,
     )
     return y, last, kept
 
@@ -169,10 +176,10 @@ def specimens() -> Iterator[Specimen]:
                     **dict.fromkeys(("decay", "x0", "last", "states"), "*fp32"),
                     **dict.fromkeys(("systems", "chunks"), "i32"),
                 },
-                constants={
-                    **{"n": 32, "Q": 64, "N": 32, "R": rows(256, dtype), "OUTPUTS": True},
-                    **{"STATES": backwards, "BACKWARDS": backwards, "PRECISION": precision(dtype)},
-                },
+                constants=dict.fromkeys(("n", "N"), 32)
+                | dict.fromkeys(("STATES", "BACKWARDS"), backwards)
+                | {"Q": 64, "R": rows(256, dtype), "OUTPUTS": True, "PRECISION": precision(dtype)},
+                warps=WARPS,
                 label=f"{name} n=32 {'adjoint' if backwards else 'outputs'}",
                 aligned=("systems", "chunks"),
             )
