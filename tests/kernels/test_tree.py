@@ -110,9 +110,10 @@ class Scan:
         """The plain scan over these nodes: outputs and last state."""
         along = self.picked(nodes)
         if self.kind == "diagonal":
-            parts = [diagonal_scan(**self.fixed, u=u, x0=x0) for u, x0 in zip(along["u"], self.state, strict=True)]
+            scan: Callable[..., tuple[Tensor, Tensor]] = diagonal_scan
+            parts = [scan(**self.fixed, u=u, x0=x0) for u, x0 in zip(along["u"], self.state, strict=True)]
             return torch.stack([y for y, _ in parts]), torch.stack([x for _, x in parts])
-        scan: Callable[..., tuple[Tensor, Tensor]] = ssd if self.kind == "ssd" else selective_scan
+        scan = ssd if self.kind == "ssd" else selective_scan
         return scan(**along, **self.fixed, h0=self.state)
 
 

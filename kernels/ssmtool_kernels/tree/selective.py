@@ -59,7 +59,7 @@ def tree_selective_scan(
     plain = chosen == "torch" or ops.needs_gradient(*inputs, skip, state) or not ops.fits(chosen, tree)
     if chosen == "naive" or plain:
         form = tree_selective_naive if chosen == "naive" else tree_selective_levels
-        return form(*cast(work, *inputs), skip, state, tree).to(x.dtype)
+        return form(*[*cast(work, *inputs), skip, state, tree]).to(x.dtype)
     if chosen == "cpu":
         inputs = cast(work, *inputs)
     return ops.selective(*inputs, skip, state, tree.to(x.device).tensors, len(tree.levels), chosen).to(x.dtype)
@@ -98,7 +98,7 @@ def replay_selective(
     if chosen == "naive":
         return replay_naive(tree, selective_update(*inputs), state, nodes.tolist()).to(kept)
     if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
-        return replay_selective_masked(*inputs, state, tree, nodes).to(kept)
+        return replay_selective_masked(*[*inputs, state, tree, nodes]).to(kept)
     inputs = inputs if chosen == "cpu" else (x, dt, A, B)
     return ops.replay_selective(*inputs, state, tree.to(x.device).tensors, nodes, len(tree.levels), chosen).to(kept)
 

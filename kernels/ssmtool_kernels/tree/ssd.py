@@ -62,7 +62,7 @@ def tree_ssd(
     plain = chosen == "torch" or ops.needs_gradient(*inputs, D, state) or not ops.fits(chosen, tree)
     if chosen == "naive" or plain:
         form = tree_ssd_naive if chosen == "naive" else tree_ssd_masked
-        return form(*cast(work, *inputs), D, state, tree).to(x.dtype)
+        return form(*[*cast(work, *inputs), D, state, tree]).to(x.dtype)
     if chosen == "cpu":
         inputs = cast(work, *inputs)
     if D is not None:
@@ -104,7 +104,7 @@ def replay_ssd(
     if chosen == "naive":
         return replay_naive(tree, ssd_update(*inputs), state, nodes.tolist()).to(kept)
     if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
-        return replay_ssd_masked(*inputs, state, tree, nodes).to(kept)
+        return replay_ssd_masked(*[*inputs, state, tree, nodes]).to(kept)
     inputs = inputs if chosen == "cpu" else (x, dt, A, B)
     return ops.replay_ssd(*inputs, state, tree.to(x.device).tensors, nodes, len(tree.levels), chosen).to(kept)
 
