@@ -12,10 +12,10 @@ from ssmtool_kernels.ssd import ssd, ssd_chunked, ssd_step
 
 TILE = 128  # steps per tile for which the cost of the scan on tensor cores is stated
 SMALL: tuple[Shape, ...] = (
-    {"B": 2, "L": 37, "H": 4, "P": 6, "G": 2, "N": 5, "state": 1, "gate": 1, "softplus": 1},
+    {"B": 2, "L": 34, "H": 2, "P": 6, "G": 2, "N": 5, "state": 1, "gate": 1, "softplus": 1},
     {"B": 1, "L": 70, "H": 3, "P": 17, "G": 1, "N": 16, "state": 1, "resets": 1},
     {"B": 1, "L": 71, "H": 2, "P": 4, "G": 1, "N": 3, "packed": 1, "state": 1, "resets": 1, "softplus": 1},
-    {"B": 2, "L": 33, "H": 4, "P": 5, "G": 2, "N": 7, "R": 3, "projected": 1, "state": 1, "gate": 1},
+    {"B": 1, "L": 33, "H": 4, "P": 5, "G": 2, "N": 7, "R": 3, "projected": 1, "state": 1, "gate": 1},
     {"B": 1, "L": 1, "H": 1, "P": 1, "G": 1, "N": 1},
     {"B": 2, "L": 0, "H": 2, "P": 2, "G": 1, "N": 2, "state": 1, "gate": 1},
 )
@@ -94,7 +94,6 @@ CASES = {
         inputs=_inputs,
         run=_run,
         cost=_cost,
-        backends=("torch", "cpu"),
         peers={
             "torch chunked": _chunked,
             "torch loop": lambda inputs: _run(inputs, "naive"),
@@ -111,7 +110,6 @@ CASES = {
         inputs=_step_inputs,
         run=_step,
         cost=_step_cost,
-        backends=("torch", "cpu"),
         peers={"torch": lambda inputs: _step(inputs, "naive")},
     ),
 }

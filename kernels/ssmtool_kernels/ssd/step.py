@@ -69,8 +69,15 @@ def ssd_step(
             dt_limit=dt_limit,
         )
     else:
-        times = step_sizes(dt_, bias_, dt_softplus, dt_limit)  # type: ignore[arg-type]
-        y, after = _step(x_, times, A_, B_, C_, feedthrough(D_, heads, width), h_, project_b_, project_c_, z_, chosen)  # type: ignore[arg-type]
+        times, skip = step_sizes(dt_, bias_, dt_softplus, dt_limit), feedthrough(D_, heads, width)  # type: ignore[arg-type]
+        if chosen == "triton":  # reads half precision as it is
+            B, C = (
+                projected(part, None if side is None else side.to(part.dtype))
+                for part, side in ((B, project_b), (C, project_c))
+            )
+            y, after = _step(x, times, A_, B, C, skip, h, None, None, z, chosen)  # type: ignore[arg-type]
+        else:
+            y, after = _step(x_, times, A_, B_, C_, skip, h_, project_b_, project_c_, z_, chosen)  # type: ignore[arg-type]
     return y.to(x.dtype), after.to(h.dtype)
 
 
@@ -90,14 +97,13 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     tensors = (x, dt, A, B, C, D, h, z)
     parts = [None if t is None else t.contiguous() for t in tensors]
+    if backend == "triton" and h.numel():
+        from ssmtool_kernels.ssd import triton_step
+
+        return triton_step.step(*parts)  # type: ignore[arg-type]
     y, after = torch.empty_like(parts[0]), torch.empty_like(parts[6])  # type: ignore[arg-type]
     if h.numel() == 0:
         return torch.zeros_like(y), after
-    if backend == "triton":
-        from ssmtool_kernels.ssd import triton_step
-
-        triton_step.step(*parts, project_b, project_c, y, after)  # type: ignore[arg-type]
-        return y, after
     sides = [None if side is None else side.mT.contiguous() for side in (project_b, project_c)]
     native.function("ssd", "step", x.dtype)(
         *parts, *sides, y, after, *x.shape, *B.shape[1:], h.shape[3], native.threads()
@@ -127,7 +133,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 
 def _differentiate(ctx: Any, dy: Tensor, dafter: Tensor) -> tuple[Any, ...]:
-    x, dt, A, B, C, D, h, project_b, project_c, z, after = ctx.saved_tensors
+    kinds = [None if t is None else t.dtype for t in ctx.saved_tensors[:-1]]
+    work = ctx.saved_tensors[1].dtype
+    x, dt, A, B, C, D, h, project_b, project_c, z, after, dy, dafter = (
+        None if t is None else t.to(work) for t in (*ctx.saved_tensors, dy, dafter)
+    )
     share = x.shape[1] // B.shape[1]
     narrow = [projected(part, side) for part, side in ((B, project_b), (C, project_c))]
     rows, columns = (part.repeat_interleave(share, dim=1) for part in narrow)
@@ -151,7 +161,8 @@ def _differentiate(ctx: Any, dy: Tensor, dafter: Tensor) -> tuple[Any, ...]:
         d_rows = torch.einsum("grn,bgr->bgn", project_b, d_rows)
         d_columns = torch.einsum("grn,bgr->bgn", project_c, d_columns)
     dD = None if D is None else (dy * x).sum(0)
-    return dx, ddt, (dt * to_decay).sum(0), d_rows, d_columns, dD, keep[..., None, None] * lost, *sides, dz, None
+    found = (dx, ddt, (dt * to_decay).sum(0), d_rows, d_columns, dD, keep[..., None, None] * lost, *sides, dz)
+    return *(None if d is None else d.to(kind) for d, kind in zip(found, kinds, strict=True)), None
 
 
 _step.register_autograd(_differentiate, setup_context=_setup)

@@ -1,0 +1,348 @@
+"""The scan of Mamba-2 on a GPU (Dao and Gu, 2024, section 6): matrix products in tiles of time, a state between them.
+
+One program takes a chunk of a sequence, a head and a block of the head's rows, and walks through the chunk tile by
+tile with the state in registers. Where sequences and heads are many, a chunk is the whole sequence: one kernel that
+reads and writes everything once. Where they are few, chunks are shorter, and two small kernels go before it: what every
+chunk adds to the state, and the state before every chunk.
+
+Decays are recomputed from dt in every program: a cumulative sum over a tile costs less than a kernel of its own.
+Factors are bfloat16 or float16 if x is, sums float32. Resets mask exponents: step j reaches step i if no reset lies
+between, which is so if as many resets have been met up to j as up to i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ssmtool_kernels.backends import interpreting
+from ssmtool_kernels.specimen import Specimen
+
+PROGRAMS = 512  # enough for the largest GPUs: with fewer, sequences are cut into chunks
+ELEMENTS = 1024  # of the states that one program passes along
+
+
+@triton.jit
+def decays(dt, A, resets, rows, valid, head, heads, RESETS: tl.constexpr):
+    """Step sizes of a tile (Q,), cumulative log decay, cumulative number of resets; steps beyond the end do nothing."""
+    delta = tl.load(dt + rows * heads + head, mask=valid, other=0.0)
+    total = tl.cumsum(delta * tl.load(A + head), 0)
+    if RESETS:
+        met = tl.cumsum(tl.load(resets + rows, mask=valid, other=0).to(tl.int32), 0)
+    else:
+        met = tl.zeros_like(delta).to(tl.int32)
+    return delta, total, met
+
+
+@triton.jit
+def at_end(values, steps, Q: tl.constexpr):
+    """The last of (Q,)."""
+    return tl.sum(tl.where(steps == Q - 1, values, tl.zeros_like(values)), 0)
+
+
+@triton.jit
+def tile(base, rows, columns, width, valid):
+    """(Q, W) of an array whose rows are `width` apart."""
+    return tl.load(base + rows[:, None] * width + columns[None, :], mask=valid[:, None], other=0.0)
+
+
+@triton.jit
+def _state(
+    left,
+    right,
+    dt,
+    A,
+    resets,
+    starts,
+    stops,
+    states,
+    through,
+    heads,
+    groups,
+    width,
+    n,
+    Q: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    RESETS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """What a chunk adds to the state at its end, from left = B and right = x; or, REVERSE, what a chunk of one tile
+    adds to the loss of the state at its start, from left = C and right = dy. through: the chunk's decay."""
+    chunk, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    group = head // (heads // groups)
+    start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
+    steps, p, k = tl.arange(0, Q), part * BP + tl.arange(0, BP), tl.arange(0, BN)
+    h = tl.zeros((BN, BP), dtype=states.dtype.element_ty)
+    kept = tl.load(A + head) * 0 + 1.0
+    for first in range(start, stop, Q):
+        rows = first + steps
+        valid = rows < stop
+        delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
+        end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
+        a = tl.load(
+            left + (rows * groups + group)[:, None] * n + k[None, :], mask=valid[:, None] & (k < n)[None, :], other=0.0
+        )
+        b = tl.load(
+            right + (rows * heads + head)[:, None] * width + p[None, :],
+            mask=valid[:, None] & (p < width)[None, :],
+            other=0.0,
+        )
+        if REVERSE:
+            weight = tl.where(met == 0, tl.exp(total), 0.0)
+        else:
+            weight = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
+        keep = tl.where(met_end == 0, tl.exp(end), 0.0)
+        weighted = (b.to(weight.dtype) * weight[:, None]).to(b.dtype)
+        h = h * keep + tl.dot(tl.trans(a), weighted, input_precision=PRECISION)
+        kept *= keep
+    at = (chunk.to(tl.int64) * heads + head) * width * n
+    tl.store(states + at + p[None, :] * n + k[:, None], h, mask=(k < n)[:, None] & (p < width)[None, :])
+    if part == 0:
+        tl.store(through + chunk * heads + head, kept)
+
+
+@triton.jit
+def _pass(states, through, firsts, initial, last, heads, size, ELEMENTS: tl.constexpr, REVERSE: tl.constexpr):
+    """states: what every chunk adds becomes the state before it (REVERSE: the loss of the state after it)."""
+    s, head, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    columns = block * ELEMENTS + tl.arange(0, ELEMENTS)
+    inside = columns < size
+    begin, count = tl.load(firsts + s), tl.load(firsts + s + 1) - tl.load(firsts + s)
+    carried = tl.load(initial + (s.to(tl.int64) * heads + head) * size + columns, mask=inside, other=0.0)
+    for i in range(count):
+        chunk = begin + (count - 1 - i if REVERSE else i)
+        here = states + (chunk * heads + head) * size + columns
+        added = tl.load(here, mask=inside, other=0.0)
+        tl.store(here, carried, mask=inside)
+        carried = carried * tl.load(through + chunk * heads + head) + added
+    tl.store(last + (s.to(tl.int64) * heads + head) * size + columns, carried, mask=inside)
+
+
+@triton.jit
+def _scan(
+    x,
+    dt,
+    A,
+    B,
+    C,
+    D,
+    z,
+    resets,
+    before,
+    starts,
+    stops,
+    y,
+    raw,
+    last,
+    heads,
+    groups,
+    width,
+    n,
+    Q: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    SKIP: tl.constexpr,
+    GATE: tl.constexpr,
+    KEEP: tl.constexpr,
+    RESETS: tl.constexpr,
+    FINAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """y of a chunk from the state before it; `last` where a chunk is a whole sequence (FINAL)."""
+    chunk, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    group = head // (heads // groups)
+    start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
+    steps, p, k = tl.arange(0, Q), part * BP + tl.arange(0, BP), tl.arange(0, BN)
+    inside = (k < n)[:, None] & (p < width)[None, :]
+    here = (chunk.to(tl.int64) * heads + head) * width * n + p[None, :] * n + k[:, None]
+    h = tl.load(before + here, mask=inside, other=0.0)  # (N, P), so that no product is transposed
+    for first in range(start, stop, Q):
+        rows = first + steps
+        valid = rows < stop
+        delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
+        end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
+        shared = (rows * groups + group)[:, None] * n + k[None, :]
+        b = tl.load(B + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+        c = tl.load(C + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+        own = (rows * heads + head)[:, None] * width + p[None, :]
+        present = valid[:, None] & (p < width)[None, :]
+        u = tl.load(x + own, mask=present, other=0.0)
+
+        past = steps[:, None] >= steps[None, :]
+        if RESETS:
+            past = past & (met[:, None] == met[None, :])
+        weights = tl.exp(tl.where(past, total[:, None] - total[None, :], float("-inf"))) * delta[None, :]
+        weights *= tl.dot(c, tl.trans(b), input_precision=PRECISION)
+        out = tl.dot(c, h.to(c.dtype), input_precision=PRECISION)
+        out *= tl.where(met == 0, tl.exp(total), 0.0)[:, None]
+        out += tl.dot(weights.to(u.dtype), u, input_precision=PRECISION)
+
+        wide = u.to(total.dtype)
+        to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
+        added = tl.dot(tl.trans(b), (wide * to_end[:, None]).to(u.dtype), input_precision=PRECISION)
+        h = h * tl.where(met_end == 0, tl.exp(end), 0.0) + added
+
+        if SKIP:
+            out += tl.load(D + head * width + p, mask=p < width, other=0.0)[None, :] * wide
+        if KEEP:
+            tl.store(raw + own, out.to(raw.dtype.element_ty), mask=present)
+        if GATE:
+            gate = tl.load(z + own, mask=present, other=0.0).to(total.dtype)
+            out *= gate / (1.0 + tl.exp(-gate))
+        tl.store(y + own, out.to(y.dtype.element_ty), mask=present)
+    if FINAL:
+        tl.store(last + here, h, mask=inside)
+
+
+def chunks(offsets: Tensor, total: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sequences cut into chunks of at most `length` steps, without asking the device for numbers.
+
+    Returns:
+        starts, stops (m,) on the flat time axis, empty chunks at the end among them, and the first chunk of every
+        sequence (k + 1,).
+    """
+    counts = (offsets.diff() + (length - 1)) // length
+    ends = counts.cumsum(0)
+    firsts = torch.cat([ends.new_zeros(1), ends])
+    numbers = torch.arange(total // length + len(counts), device=offsets.device)
+    sequence = torch.searchsorted(ends, numbers, right=True).clamp_max(len(counts) - 1)
+    stops = offsets[1:][sequence]
+    starts = torch.minimum(offsets[sequence] + (numbers - firsts[sequence]) * length, stops)
+    return starts, torch.minimum(starts + length, stops), firsts
+
+
+def sizes(dtype: torch.dtype, width: int, n: int) -> dict[str, int]:
+    """Tiles: steps, rows and states. Products without tensor cores (float32, float64) take smaller ones."""
+    narrow = dtype not in (torch.float16, torch.bfloat16)
+    return {
+        "Q": 32 if narrow else 64,
+        "BP": min(32 if narrow else 64, max(16, triton.next_power_of_2(width))),
+        "BN": max(16, triton.next_power_of_2(n)),
+    }
+
+
+def warps(n: int) -> int:
+    """More for wide states: they are held in registers."""
+    return 8 if n > 64 else 4
+
+
+def states_of(
+    left: Tensor,
+    right: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    resets: Tensor | None,
+    initial: Tensor,
+    cut: tuple[Tensor, Tensor, Tensor],
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """States before every chunk (m, H, P, N) and after the last, or their losses after every chunk and before the first."""
+    starts, stops, firsts = cut
+    (heads, width), (groups, n) = right.shape[1:], left.shape[1:]
+    blocks = sizes(right.dtype, width, n)
+    states = initial.new_empty(len(starts), heads, width, n)
+    through, last = A.new_empty(len(starts), heads), torch.empty_like(initial)
+    grid = (len(starts), heads, triton.cdiv(width, blocks["BP"]))
+    _state[grid](
+        *(left, right, dt, A, A if resets is None else resets.view(torch.uint8), starts, stops, states, through),
+        *(heads, groups, width, n),
+        **blocks,
+        RESETS=resets is not None,
+        REVERSE=reverse,
+        PRECISION="ieee",
+        num_warps=warps(n),
+    )
+    _pass[(len(firsts) - 1, heads, triton.cdiv(width * n, ELEMENTS))](
+        *(states, through, firsts, initial, last, heads, width * n), ELEMENTS=ELEMENTS, REVERSE=reverse, num_warps=4
+    )
+    return states, last
+
+
+def readable(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The interpreter computes bfloat16 wrongly: there, half precision becomes float32."""
+    halves = (torch.float16, torch.bfloat16)
+    return [t.float() if t is not None and interpreting() and t.dtype in halves else t for t in tensors]
+
+
+def forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    h0: Tensor,
+    z: Tensor | None,
+    resets: Tensor | None,
+    offsets: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat tensors, see `registered`: y, last, and y before the gate if `keep`."""
+    dtype = x.dtype
+    x, B, C, z = readable(x, B, C, z)  # type: ignore[assignment]
+    (total, heads, width), (groups, n) = x.shape, B.shape[1:]
+    blocks = sizes(x.dtype, width, n)
+    parts = triton.cdiv(width, blocks["BP"])
+    y, raw = torch.empty_like(x), torch.empty_like(x) if keep else x.new_empty(0)
+    whole = len(h0) * heads * parts >= PROGRAMS
+    if whole:
+        starts, stops, before, last = offsets[:-1], offsets[1:], h0, torch.empty_like(h0)
+    else:
+        length = blocks["Q"] * max(1, total * heads * parts // (PROGRAMS * blocks["Q"]))
+        starts, stops, firsts = cut = chunks(offsets, total, length)
+        before, last = states_of(B, x, dt, A, resets, h0, cut, reverse=False)
+    _scan[(len(starts), heads, parts)](
+        *(x, dt, A, B, C, A if D is None else D, x if z is None else z),
+        *(A if resets is None else resets.view(torch.uint8), before, starts, stops, y, raw if keep else y, last),
+        *(heads, groups, width, n),
+        **blocks,
+        SKIP=D is not None,
+        GATE=z is not None,
+        KEEP=keep,
+        RESETS=resets is not None,
+        FINAL=whole,
+        PRECISION="ieee",
+        num_warps=warps(n),
+    )
+    return y.to(dtype), last, raw.to(dtype)
+
+
+def specimens() -> Iterator[Specimen]:
+    """Heads of 64 rows and 128 states, float32 and bfloat16; everything optional switched on."""
+    from ssmtool_kernels.ssd import triton_backward, triton_step
+
+    integers = dict.fromkeys(("heads", "groups", "width", "n"), "i32")
+    for data, label in (("fp32", "fp32"), ("bf16", "bf16")):
+        blocks = sizes(torch.float32 if data == "fp32" else torch.bfloat16, 64, 128)
+        rest = {"dt": "*fp32", "A": "*fp32", "resets": "*u8", "starts": "*i64", "stops": "*i64", **integers}
+        common = {**blocks, "RESETS": True, "PRECISION": "ieee"}
+        yield Specimen(
+            kernel=_state,
+            types={"left": f"*{data}", "right": f"*{data}", "states": "*fp32", "through": "*fp32", **rest},
+            constants={**common, "REVERSE": False},
+            label=f"{label} N=128",
+            warps=warps(128),
+            aligned=("width", "n"),
+        )
+        yield Specimen(
+            kernel=_scan,
+            types={
+                **dict.fromkeys(("x", "B", "C", "z", "y", "raw"), f"*{data}"),
+                "D": "*fp32",
+                "before": "*fp32",
+                "last": "*fp32",
+                **rest,
+            },
+            constants={**common, "SKIP": True, "GATE": True, "KEEP": False, "FINAL": True},
+            label=f"{label} N=128",
+            warps=warps(128),
+            aligned=("width", "n"),
+        )
+    yield from triton_backward.specimens()
+    yield from triton_step.specimens()
