@@ -127,7 +127,7 @@ def _operation(
 ) -> OperationBench:
     here, absent = _runnable(case, backends, device)
     peers = () if backends else tuple(case.peers)
-    truth = definition(case, shape)
+    truth = definition(case, shape, dtype)
     timings = []
     for which in (*peers, *here):
         try:
