@@ -39,7 +39,11 @@ def _run(inputs: Inputs, backend: str) -> tuple[Tensor, ...]:
 def _loop(inputs: Inputs) -> tuple[Tensor, ...]:
     """A loop of PyTorch operations, all products outside it."""
     lam, B, C, D, u = (inputs[name] for name in ("lam", "B", "C", "D", "u"))
-    assert lam is not None and B is not None and C is not None and D is not None and u is not None
+    assert lam is not None
+    assert B is not None
+    assert C is not None
+    assert D is not None
+    assert u is not None
     driven = u.to(lam.dtype) @ B.mT
     states = torch.empty_like(driven)
     x = torch.zeros_like(driven[:, :, 0]) if inputs["x0"] is None else inputs["x0"]
@@ -69,6 +73,20 @@ CASES = {
             {"B": 1, "H": 1, "L": 1, "N": 1},
             {"B": 1, "H": 1, "L": 300, "N": 17},
             {"B": 2, "H": 2, "L": 0, "N": 2, "state": 1},
+        ),
+        inputs=_inputs,
+        run=_run,
+        cost=_cost,
+        peers={"torch loop": _loop},
+    ),
+    "diagonal_scan of several inputs": Case(
+        shape={"B": 1, "H": 1, "L": 16384, "N": 256, "M": 256, "P": 256},
+        small=(
+            {"B": 2, "H": 2, "L": 37, "N": 5, "M": 3, "P": 2, "state": 1},
+            {"B": 2, "H": 1, "L": 67, "N": 3, "M": 2, "P": 1, "state": 1, "resets": 1},
+            {"B": 1, "H": 2, "L": 70, "N": 9, "M": 1, "P": 3, "packed": 1, "state": 1, "resets": 1},
+            {"B": 1, "H": 1, "L": 1, "N": 1, "M": 2, "P": 2},
+            {"B": 2, "H": 1, "L": 0, "N": 2, "M": 2, "P": 2, "state": 1},
         ),
         inputs=_inputs,
         run=_run,
