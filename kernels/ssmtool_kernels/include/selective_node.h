@@ -20,12 +20,12 @@ static inline __attribute__((always_inline)) void selective_node(const REAL *bef
     REAL sum[SELECTIVE_WIDTH] = {0};
     for (int64_t k = 0; k < n; k++) {
         const int64_t row = k * SELECTIVE_WIDTH;
-        REAL now[SELECTIVE_WIDTH];
-        for (int i = 0; i < SELECTIVE_WIDTH; i++)
-            now[i] = VFMA(VEXP2(dt[i] * A2[row + i]), before[row + i], drive[i] * b[k]);
-        for (int i = 0; i < SELECTIVE_WIDTH; i++) sum[i] = VFMA(now[i], c[k], sum[i]);
-        if (keep)
-            for (int i = 0; i < SELECTIVE_WIDTH; i++) after[row + i] = now[i];
+#pragma omp simd simdlen(64 / sizeof(REAL))
+        for (int i = 0; i < SELECTIVE_WIDTH; i++) {
+            const REAL now = VFMA(VEXP2(dt[i] * A2[row + i]), before[row + i], drive[i] * b[k]);
+            sum[i] = VFMA(now, c[k], sum[i]);
+            if (keep) after[row + i] = now;
+        }
     }
     for (int i = 0; i < SELECTIVE_WIDTH; i++) y[i] = sum[i];
 }

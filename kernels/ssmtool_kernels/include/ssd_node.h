@@ -27,6 +27,7 @@ static inline __attribute__((always_inline)) void ssd_node(const REAL *restrict 
                                                            REAL *restrict y, int64_t n, const int keep) {
     REAL sum[SSD_ROWS] = {0};
     for (int64_t k = 0; k < n; k++)
+#pragma omp simd simdlen(64 / sizeof(REAL))
         for (int i = 0; i < SSD_ROWS; i++) {
             const REAL h = VFMA(decay, before[k * SSD_ROWS + i], b[k] * drive[i]);
             sum[i] = VFMA(c[k], h, sum[i]);
