@@ -118,8 +118,8 @@ def _scan_backward(
     conjugate = decay.clone()
     conjugate[:, 1::2] *= -1
     _, _, x = triton.run(u, T.contiguous(), V, W, decay, x0, outputs=False, states=True)
-    transposed = [matrix.mT.contiguous() for matrix in (T, W, V)]
-    du, dx0, z = triton.run(dy, *transposed, conjugate, dlast.contiguous(), states=True, backwards=True)
+    T_, V_, W_ = (matrix.mT.contiguous() for matrix in (T, W, V))  # of the adjoint: what W was is V now
+    du, dx0, z = triton.run(dy, T_, V_, W_, conjugate, dlast.contiguous(), states=True, backwards=True)
     dT, dV, dW = (torch.zeros(matrix.shape, dtype=x.dtype, device=u.device) for matrix in (T, V, W))
     for one_u, one_dy, one_x, one_z in zip(u, dy, x, z, strict=True):
         rows, lost = (part.to(x.dtype).unflatten(1, (-1, T.shape[1])) for part in (one_u, one_dy))
