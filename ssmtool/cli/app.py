@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ssmtool import __version__, plugins
-from ssmtool.cli import _complete, bench, compress, diagnose, evaluate, hsv, inspect, validate
+from ssmtool.cli import _complete, bench, compress, diagnose, evaluate, hsv, inspect, speculate, validate
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate, bench)
+_COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate, speculate, bench)
 
 
 def command():

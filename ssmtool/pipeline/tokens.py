@@ -171,7 +171,7 @@ def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.
             text = data.decode("utf-8")
         except UnicodeDecodeError as problem:
             raise UsageError(f"is not UTF-8 text (byte {problem.start})", where=str(path)) from problem
-        stream = np.array(_tokenizer(model).encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        stream = np.array(tokenizer(model).encode(text, add_special_tokens=False).ids, dtype=np.int64)
     count = len(stream) // source.length
     if count == 0:
         raise UsageError(
@@ -183,7 +183,7 @@ def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.
     return spread_rows(rows, SEQUENCES if source.sequences is None else source.sequences)
 
 
-def _tokenizer(model: Model) -> Any:
+def tokenizer(model: Model) -> Any:
     """The tokenizer beside the weights. Raises UsageError where there is none."""
     folder = model.checkpoint.path
     path = folder / "tokenizer.json"
