@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ssmtool_kernels import native
 from ssmtool_kernels.backends import interpreting
+from ssmtool_kernels.convolution import short_convolution_step
 from ssmtool_kernels.diagonal_scan import diagonal_scan
-from ssmtool_kernels.selective_scan import selective_scan
-from ssmtool_kernels.ssd import ssd
+from ssmtool_kernels.selective_scan import selective_scan, selective_step
+from ssmtool_kernels.ssd import ssd, ssd_step
 from ssmtool_kernels.tree import (
     Tree,
     ops,
@@ -192,6 +193,31 @@ def test_a_tree_and_single_steps_have_the_same_bits_on_the_cpu(kind: str, dtype:
         assert torch.equal(state, scan.replay(tree, node, "cpu"))
 
 
+@pytest.mark.parametrize("kind", ["ssd", "selective"])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_tree_has_the_bits_of_the_decoding_step_on_the_cpu(kind: str, dtype: torch.dtype) -> None:
+    """Sizes that fill blocks of rows, channels and vectors, and leave some over."""
+    runnable("cpu")
+    tree, g = TREES["mixed"], torch.Generator().manual_seed(2)
+    extra = (4, 35) if kind == "ssd" else (134,)
+    x, dt, B, C, D, h0 = (
+        torch.randn(shape, generator=g, dtype=dtype)
+        for shape in ((2, 9, *extra), (2, 9, extra[0]), (2, 9, 2, 33), (2, 9, 2, 33), extra, (2, *extra, 33))
+    )
+    dt = dt.abs()
+    A = -torch.rand(extra[0] if kind == "ssd" else (*extra, 33), generator=g, dtype=dtype)
+    step: Callable[..., tuple[Tensor, Tensor]] = ssd_step if kind == "ssd" else selective_step
+    scan: Callable[..., Tensor] = tree_ssd if kind == "ssd" else tree_selective_scan
+    replay: Callable[..., Tensor] = replay_ssd if kind == "ssd" else replay_selective
+    y = scan(x, dt, A, B, C, D, h0, tree=tree, backend="cpu")
+    for node in range(tree.size):
+        h = h0
+        for i in tree.path(node):
+            out, h = step(x[:, i], dt[:, i], A, B[:, i], C[:, i], D, h, backend="cpu")
+        assert torch.equal(out, y[:, node])
+        assert torch.equal(h, replay(x, dt, A, B, h0, tree=tree, node=node, backend="cpu"))
+
+
 @KINDS
 def test_gradients_of_the_plain_form_are_those_of_the_definition(kind: str) -> None:
     tree = TREES["mixed"]
@@ -314,18 +340,22 @@ def test_convolution_runs_along_every_path(name: str, taps: int) -> None:
     assert torch.equal(replay_convolution(x, tail, tree=tree, node=nodes)[1], tail[1])
 
 
-def test_convolution_has_the_bits_of_single_steps() -> None:
-    tree, one = TREES["mixed"], Tree.chain(1)
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("dtype", [torch.float32, F64, torch.bfloat16])
+def test_convolution_has_the_bits_of_single_steps(backend: str, dtype: torch.dtype) -> None:
+    runnable(backend)
+    tree = TREES["mixed"]
     x, weight, bias, tail = (
-        torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in ((2, 9, 3), (3, 4), (3,), (2, 3, 3))
+        torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+        for shape in ((2, 9, 37), (37, 4), (37,), (2, 3, 37))
     )
-    y = tree_convolution(x, weight, bias, tail, tree=tree)
+    y = tree_convolution(x, weight, bias, tail, tree=tree, backend=backend)
     for node in range(tree.size):
         now = tail
         for i in tree.path(node):
-            out = tree_convolution(x[:, i : i + 1], weight, bias, now, tree=one)
-            now = replay_convolution(x[:, i : i + 1], now, tree=one, node=0)
-        assert torch.equal(out[:, 0], y[:, node])
+            out, now = short_convolution_step(x[:, i], weight, bias, now, backend=backend)
+        assert torch.equal(out, y[:, node])
+        assert torch.equal(now, replay_convolution(x, tail, tree=tree, node=node))
 
 
 def test_convolution_of_nothing_before_starts_from_zeros() -> None:

@@ -154,7 +154,8 @@ def accepted(tree: Tree, node: int | Tensor, batch: int, device: torch.device) -
     """The accepted node of every batch element as (b,) int64 on `device`.
 
     Args:
-        node: one for all, or (b,) integers; -1 where nothing was accepted.
+        node: one for all, or (b,) integers; -1 where nothing was accepted. Best on the CPU: the check of its values
+            waits for the device otherwise.
 
     Raises:
         ValueError: another shape or dtype, or no such node.

@@ -298,11 +298,11 @@ def replay_ssd(
     """The state (b, H, P, N) after the accepted node (b,); -1: h0."""
     batch, size, heads, width = x.shape
     groups, states = B.shape[2:]
-    h, rows = torch.empty_like(h0), max(16, min(32, triton.next_power_of_2(width)))
-    columns = max(16, min(64, triton.next_power_of_2(states)))
+    h, rows, padded = torch.empty_like(h0), 32, _padded(size)
+    columns = 64 if padded == 16 else 32  # the more nodes, the fewer registers are left
     _replay_ssd[(batch * heads, triton.cdiv(width, rows), triton.cdiv(states, columns))](
         *(x, dt, A, B, h0, _bytes(related), depths, accepted, h, size, heads, width, groups, states),
-        TP=_padded(size),
+        TP=padded,
         PP=rows,
         NP=columns,
         num_warps=4,
