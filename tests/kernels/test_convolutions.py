@@ -23,7 +23,7 @@ from ssmtool_kernels.convolution.naive import diagonal_naive
 from ssmtool_kernels.s4d_chunked import s4d_chunked
 from ssmtool_kernels.s4d_chunked.naive import s4d_naive
 from ssmtool_kernels.s4d_kernel import s4d_kernel
-from ssmtool_kernels.s4d_kernel.two_level import collect, expand, powers, tables
+from ssmtool_kernels.s4d_kernel.two_level import collect, expand, powers, powers_of, tables
 
 FAST = [
     "torch",
@@ -79,6 +79,13 @@ def test_powers_differentiate_and_keep_their_digits() -> None:
     assert torch.autograd.gradcheck(lambda a: powers(a, 9, 5), (a,))
     turning = torch.complex(torch.zeros(2, 3), a.detach().imag.float())
     assert distance(powers(turning, 3, 10**7)[..., 2], torch.exp(2j * 10**7 * turning.imag.double())) <= 1e-7
+
+
+def test_powers_of_eigenvalues_differentiate_at_zero_too() -> None:
+    lam = torch.exp(rates(2, 3))
+    lam[0, 1] = 0
+    assert torch.autograd.gradcheck(lambda lam: powers_of(lam, 7), (lam.requires_grad_(),))
+    assert distance(powers_of(lam.detach(), 300)[..., 299], lam.detach() ** 299) <= 1e-12
 
 
 def test_expanding_and_collecting_are_adjoint() -> None:

@@ -11,6 +11,8 @@ from ssmtool_kernels.checks import dimensions, same_kind, shaped
 from ssmtool_kernels.diagonal_scan.mimo import mimo_scan
 from ssmtool_kernels.diagonal_scan.naive import diagonal_scan_naive
 from ssmtool_kernels.diagonal_scan.siso import siso_scan
+from ssmtool_kernels.s4d_chunked.chunked import SIZE, chunked_scan
+from ssmtool_kernels.s4d_kernel.two_level import powers_of
 from ssmtool_kernels.segments import each_sequence, offsets, resets_of
 
 
@@ -81,10 +83,13 @@ def diagonal_scan(
     mask = resets_of(resets, batch, length, u.device)
     dtype, u, D = u.dtype, u.to(work), D.to(work)
     chosen = resolve(backend, u)
+    state = lam.new_zeros((count, systems, n)) if x0 is None else x0
+    if chosen == "torch" and inputs == outputs == 1 and mask is None and cu_seqlens is None:
+        y, last = chunked_scan(powers_of(lam, SIZE + 1), B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state)
+        return y[..., None].to(dtype), last
     if chosen in ("naive", "torch"):
         y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
         return y.to(dtype), last
-    state = lam.new_zeros((count, systems, n)) if x0 is None else x0
     if inputs == outputs == 1:
         y, last = siso_scan(lam, B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state, mask, bounds, chosen)
         y = y[..., None]

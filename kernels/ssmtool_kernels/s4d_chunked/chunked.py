@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssmtool_kernels.s4d_kernel.two_level import powers
+SIZE = 64  # steps of a chunk: as much work within a chunk as with the states of 32 modes
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Chunk:
     decay: Tensor
 
 
-def chunk(a: Tensor, B: Tensor, C: Tensor, D: Tensor, size: int) -> Chunk:
-    """The matrices of a, B, C (H, n) complex, D (H,) real, of their precision. Differentiable."""
-    table = powers(a, size + 1)
+def chunk(table: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Chunk:
+    """The matrices of the powers (H, n, Q + 1) of the eigenvalues, B, C (H, n) complex, D (H,) real. Differentiable."""
+    size = table.shape[-1] - 1
     K = ((C * B)[:, None] @ table[..., :size])[:, 0].real
-    steps = torch.arange(size, device=a.device)
+    steps = torch.arange(size, device=table.device)
     lag = steps - steps[:, None]
-    T = torch.where(lag >= 0, K[:, lag.clamp(min=0)], torch.zeros((), dtype=K.dtype, device=a.device))
+    T = torch.where(lag >= 0, K[:, lag.clamp(min=0)], K.new_zeros(()))
     V = (B[..., None] * table[..., :size].flip(-1)).mT.contiguous()
     W = C[..., None] * table[..., 1:]
     return Chunk(
@@ -49,6 +49,28 @@ def chunk(a: Tensor, B: Tensor, C: Tensor, D: Tensor, size: int) -> Chunk:
         W=torch.view_as_real(W.conj().resolve_conj()).mT.flatten(1, 2),
         decay=table[..., size],
     )
+
+
+def chunked_scan(table: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """y and the last state of x[k] = lam x[k-1] + B u[k], y[k] = Re sum(C x[k]) + D u[k], differentiable by autograd.
+
+    Args:
+        table: (H, n, Q + 1) powers of the eigenvalues.  B, C: (H, n) complex.  D: (H,) real.
+        u: (b, H, L) real.  x: (b, H, n) complex.
+
+    Returns:
+        (b, H, L), (b, H, n).
+    """
+    rest = u.shape[2] % (table.shape[-1] - 1)
+    whole = u.shape[2] - rest
+    parts = []
+    if whole:
+        y, x = scan_chunks(chunk(table, B, C, D), u[..., :whole], x)
+        parts.append(y)
+    if rest:
+        y, x = scan_chunks(chunk(table[..., : rest + 1], B, C, D), u[..., whole:], x)
+        parts.append(y)
+    return (torch.cat(parts, dim=-1) if len(parts) == 2 else parts[0] if parts else torch.zeros_like(u)), x
 
 
 def scan_chunks(matrices: Chunk, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ssmtool_kernels.backends import FLOATS
 from ssmtool_kernels.checks import dimensions, same_kind, shaped
-from ssmtool_kernels.s4d_chunked.chunked import Chunk, chunk, scan_chunks
+from ssmtool_kernels.s4d_chunked.chunked import SIZE, Chunk, chunk, chunked_scan
 from ssmtool_kernels.s4d_chunked.naive import s4d_naive
 from ssmtool_kernels.s4d_kernel.op import plain
-
-SIZE = 64  # steps of a chunk: as much work within a chunk as with 32 modes' states
+from ssmtool_kernels.s4d_kernel.two_level import powers
 
 
 def s4d_chunked(
@@ -61,18 +60,14 @@ def s4d_chunked(
     state = a.new_zeros((batch, systems, n)) if x0 is None else x0
     if u.numel() == 0 or n == 0:
         return (wide * D[:, None]).to(u.dtype), state.clone()
-    whole = length - length % SIZE
+    table = powers(a, SIZE + 1)
+    whole = length - length % SIZE if chosen == "triton" else 0
     parts = []
     if whole:
-        matrices = chunk(a, B, C, D, SIZE)
-        if chosen == "triton":
-            y, state = _on_gpu(matrices, u[..., :whole], state)
-        else:
-            y, state = scan_chunks(matrices, wide[..., :whole], state)
-        parts.append(y.to(u.dtype))
+        y, state = _on_gpu(chunk(table, B, C, D), u[..., :whole], state)
+        parts.append(y)
     if whole < length:
-        rest = chunk(a, B, C, D, length - whole)
-        y, state = scan_chunks(rest, wide[..., whole:], state)
+        y, state = chunked_scan(table, B, C, D, wide[..., whole:], state)
         parts.append(y.to(u.dtype))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)), state
 

@@ -49,6 +49,39 @@ def powers(a: Tensor, count: int, step: int = 1) -> Tensor:
     return _Powers.apply(a, count, step)  # type: ignore[no-any-return]
 
 
+class _PowersOf(torch.autograd.Function):
+    """lam^k, k = 0 … count - 1. The derivative of a power needs the power before it, not a division by lam."""
+
+    @staticmethod
+    def forward(ctx: Any, lam: Tensor, count: int) -> Tensor:
+        leap = lam.to(torch.complex128)[..., None]
+        table = torch.ones_like(leap)
+        while table.shape[-1] < count:
+            table = torch.cat([table, table[..., : count - table.shape[-1]] * leap], dim=-1)
+            leap = leap * leap
+        table = table[..., :count].to(lam.dtype)
+        ctx.save_for_backward(table)
+        return table
+
+    @staticmethod
+    def backward(ctx: Any, *lost: Any) -> tuple[Any, ...]:
+        (table,) = ctx.saved_tensors
+        orders = torch.arange(1, table.shape[-1], dtype=table.real.dtype, device=table.device)
+        return (lost[0][..., 1:] * table[..., :-1].conj() @ orders.to(table.dtype)), None
+
+
+def powers_of(lam: Tensor, count: int) -> Tensor:
+    """lam^k for k = 0 … count - 1 by squaring in double precision; lam may be 0.
+
+    Args:
+        lam: (..., n) complex eigenvalues.
+
+    Returns:
+        (..., n, count), of lam's dtype. Differentiable. Errors grow as count * 1e-16.
+    """
+    return _PowersOf.apply(lam, count)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class Tables:
     """Powers lam^0 … lam^(length - 1) of S systems with n modes in two levels.
