@@ -51,7 +51,7 @@ CASES = {
         small=(
             {"B": 2, "L": 37, "N": 5, "state": 1},
             {"B": 2, "L": 67, "N": 3, "state": 1, "resets": 1},
-            {"B": 1, "L": 70, "N": 33, "packed": 1, "state": 1, "resets": 1},
+            {"B": 1, "L": 70, "N": 9, "packed": 1, "state": 1, "resets": 1},
             {"B": 1, "L": 1, "N": 1},
             {"B": 2, "L": 0, "N": 2, "state": 1},
         ),
