@@ -51,6 +51,8 @@ def ssd_chunked(
     added = torch.einsum("bkjgn,bkghj,bkjghp->bkghpn", b, to_end.exp(), u)
     keep = through.exp()[..., None, None]
     h = x.new_zeros(batch, groups, share, width, states) if h0 is None else h0.view(batch, groups, share, width, states)
+    if resets is not None:
+        h = torch.where(resets[:, :1, None, None, None], torch.zeros_like(h), h)
     before = []
     for k in range(count):
         before.append(h)

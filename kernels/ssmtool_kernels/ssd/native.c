@@ -27,6 +27,7 @@ static inline double fma_double(double a, double b, double c) { return a * b + c
 #endif
 #define FMA(a, b, c) _Generic((REAL)0, float: fma_float, double: fma_double)(a, b, c)
 #define EXP(a) _Generic((REAL)0, float: expf, double: exp)(a)
+#define LOG1P(a) _Generic((REAL)0, float: log1pf, double: log1p)(a)
 
 static inline REAL silu(REAL z) { return z / (1 + EXP(-z)); }
 
@@ -39,6 +40,12 @@ static inline void project_one(const REAL *projector, const REAL *v, REAL *out, 
     for (int64_t j = 0; j < r; j++) out[j] = 0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < r; j++) out[j] = FMA(projector[i * r + j], v[i], out[j]);
+}
+
+/* PyTorch's own has another last bit at the end of a row than within it, and steps could not repeat the scan. */
+void softplus(const REAL *v, REAL *out, int64_t total, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < total; i++) out[i] = v[i] > 20 ? v[i] : LOG1P(EXP(v[i]));
 }
 
 /* v: (total, G, N), projector: (G, N, r), out: (total, G, r). */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool_kernels.backends import resolve
@@ -14,7 +15,7 @@ from ssmtool_kernels.ssd.chunked import ssd_chunked
 from ssmtool_kernels.ssd.inputs import check, feedthrough, parameters, working
 from ssmtool_kernels.ssd.naive import ssd_naive
 from ssmtool_kernels.ssd.options import gated, projected, step_sizes
-from ssmtool_kernels.ssd.registered import project, scan
+from ssmtool_kernels.ssd.registered import project, scan, softplus
 
 
 def ssd(
@@ -93,7 +94,8 @@ def ssd(
     # Kernels take B and C projected: the product costs (N + r) / (P H / G) of the scan's traffic and is done once for
     # all heads of a group, where loads that project would repeat it for every head.
     data = x.dtype if chosen == "triton" else work
-    times = step_sizes(dt.to(work), _to(work, dt_bias), dt_softplus, dt_limit)
+    curve = softplus if chosen == "cpu" else F.softplus
+    times = step_sizes(dt.to(work), _to(work, dt_bias), dt_softplus, dt_limit, curve)
     rows, columns = (
         (project if chosen == "cpu" and projector is not None else projected)(part.to(data), _to(data, projector))
         for part, projector in ((B, project_b), (C, project_c))

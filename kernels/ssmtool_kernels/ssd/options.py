@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +11,17 @@ from torch import Tensor
 
 
 def step_sizes(
-    dt: Tensor, bias: Tensor | None = None, softplus: bool = False, limit: tuple[float, float] = (0.0, math.inf)
+    dt: Tensor,
+    bias: Tensor | None = None,
+    softplus: bool = False,
+    limit: tuple[float, float] = (0.0, math.inf),
+    function: Callable[[Tensor], Tensor] = F.softplus,
 ) -> Tensor:
-    """clamp(softplus(dt + bias)) of dt (..., H) and bias (H,), in the dtype of dt."""
+    """clamp(softplus(dt + bias)) of dt (..., H) and bias (H,), in the dtype of dt; `function` is the softplus."""
     if bias is not None:
         dt = dt + bias
     if softplus:
-        dt = F.softplus(dt)
+        dt = function(dt)
     return dt if limit == (0.0, math.inf) else dt.clamp(*limit)
 
 

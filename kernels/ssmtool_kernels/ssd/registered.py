@@ -200,5 +200,29 @@ def _project_differentiate(ctx: Any, lost: Tensor) -> tuple[Tensor, Tensor]:
 _project.register_autograd(_project_differentiate, setup_context=_project_setup)
 
 
+@torch.library.custom_op("ssmtool::ssd_softplus", mutates_args=())
+def softplus(dt: Tensor) -> Tensor:
+    """log(1 + exp(dt)) by the C source: every element the same, wherever it lies."""
+    out = torch.empty_like(dt, memory_format=torch.contiguous_format)
+    native.function("ssd", "softplus", dt.dtype)(dt.contiguous(), out, dt.numel(), native.threads())
+    return out
+
+
+@softplus.register_fake
+def _(dt: Tensor) -> Tensor:
+    return dt.new_empty(dt.shape)
+
+
+def _softplus_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _softplus_differentiate(ctx: Any, lost: Tensor) -> Tensor:
+    return lost * torch.sigmoid(ctx.saved_tensors[0])
+
+
+softplus.register_autograd(_softplus_differentiate, setup_context=_softplus_setup)
+
+
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool_kernels import native
@@ -14,6 +15,7 @@ from ssmtool_kernels.checks import dimensions, shaped
 from ssmtool_kernels.ssd.inputs import check, feedthrough, parameters, working
 from ssmtool_kernels.ssd.naive import ssd_step_naive
 from ssmtool_kernels.ssd.options import projected, step_sizes
+from ssmtool_kernels.ssd.registered import softplus
 
 
 def ssd_step(
@@ -69,12 +71,12 @@ def ssd_step(
             dt_limit=dt_limit,
         )
     else:
-        times, skip = step_sizes(dt_, bias_, dt_softplus, dt_limit), feedthrough(D_, heads, width)  # type: ignore[arg-type]
+        curve = softplus if chosen == "cpu" else F.softplus
+        times = step_sizes(dt_, bias_, dt_softplus, dt_limit, curve)  # type: ignore[arg-type]
+        skip = feedthrough(D_, heads, width)
         if chosen == "triton":  # reads half precision as it is
-            B, C = (
-                projected(part, None if side is None else side.to(part.dtype))
-                for part, side in ((B, project_b), (C, project_c))
-            )
+            sides = [None if side is None else side.to(x.dtype) for side in (project_b, project_c)]
+            B, C = projected(B, sides[0]), projected(C, sides[1])
             y, after = _step(x, times, A_, B, C, skip, h, None, None, z, chosen)  # type: ignore[arg-type]
         else:
             y, after = _step(x_, times, A_, B_, C_, skip, h_, project_b_, project_c_, z_, chosen)  # type: ignore[arg-type]

@@ -45,12 +45,6 @@ def at_end(values, steps, Q: tl.constexpr):
 
 
 @triton.jit
-def tile(base, rows, columns, width, valid):
-    """(Q, W) of an array whose rows are `width` apart."""
-    return tl.load(base + rows[:, None] * width + columns[None, :], mask=valid[:, None], other=0.0)
-
-
-@triton.jit
 def _state(
     left,
     right,
@@ -85,14 +79,10 @@ def _state(
         valid = rows < stop
         delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
         end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
-        a = tl.load(
-            left + (rows * groups + group)[:, None] * n + k[None, :], mask=valid[:, None] & (k < n)[None, :], other=0.0
-        )
-        b = tl.load(
-            right + (rows * heads + head)[:, None] * width + p[None, :],
-            mask=valid[:, None] & (p < width)[None, :],
-            other=0.0,
-        )
+        shared = (steps * (groups * n))[:, None] + k[None, :]
+        a = tl.load(left + (first * groups + group) * n + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+        own = (steps * (heads * width))[:, None] + p[None, :]
+        b = tl.load(right + (first * heads + head) * width + own, mask=valid[:, None] & (p < width)[None, :], other=0.0)
         if REVERSE:
             weight = tl.where(met == 0, tl.exp(total), 0.0)
         else:
@@ -120,7 +110,8 @@ def _pass(states, through, firsts, initial, last, heads, size, ELEMENTS: tl.cons
         here = states + (chunk * heads + head) * size + columns
         added = tl.load(here, mask=inside, other=0.0)
         tl.store(here, carried, mask=inside)
-        carried = carried * tl.load(through + chunk * heads + head) + added
+        keep = tl.load(through + chunk * heads + head)
+        carried = tl.where(keep == 0.0, 0.0, carried * keep) + added
     tl.store(last + (s.to(tl.int64) * heads + head) * size + columns, carried, mask=inside)
 
 
@@ -167,12 +158,13 @@ def _scan(
         valid = rows < stop
         delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
         end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
-        shared = (rows * groups + group)[:, None] * n + k[None, :]
-        b = tl.load(B + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
-        c = tl.load(C + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
-        own = (rows * heads + head)[:, None] * width + p[None, :]
+        # Offsets within a tile are 32 bits wide: 64 would take twice the registers.
+        shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (first * groups + group) * n
+        b = tl.load(B + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+        c = tl.load(C + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+        own, to_own = (steps * (heads * width))[:, None] + p[None, :], (first * heads + head) * width
         present = valid[:, None] & (p < width)[None, :]
-        u = tl.load(x + own, mask=present, other=0.0)
+        u = tl.load(x + to_own + own, mask=present, other=0.0)
 
         past = steps[:, None] >= steps[None, :]
         if RESETS:
@@ -180,22 +172,23 @@ def _scan(
         weights = tl.exp(tl.where(past, total[:, None] - total[None, :], float("-inf"))) * delta[None, :]
         weights *= tl.dot(c, tl.trans(b), input_precision=PRECISION)
         out = tl.dot(c, h.to(c.dtype), input_precision=PRECISION)
-        out *= tl.where(met == 0, tl.exp(total), 0.0)[:, None]
+        out = tl.where((met == 0)[:, None], out * tl.exp(total)[:, None], 0.0)
         out += tl.dot(weights.to(u.dtype), u, input_precision=PRECISION)
 
         wide = u.to(total.dtype)
         to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
         added = tl.dot(tl.trans(b), (wide * to_end[:, None]).to(u.dtype), input_precision=PRECISION)
-        h = h * tl.where(met_end == 0, tl.exp(end), 0.0) + added
+        # Chosen, not multiplied by 0: a reset also forgets what is no number.
+        h = tl.where(met_end == 0, h * tl.exp(end), 0.0) + added
 
         if SKIP:
             out += tl.load(D + head * width + p, mask=p < width, other=0.0)[None, :] * wide
         if KEEP:
-            tl.store(raw + own, out.to(raw.dtype.element_ty), mask=present)
+            tl.store(raw + to_own + own, out.to(raw.dtype.element_ty), mask=present)
         if GATE:
-            gate = tl.load(z + own, mask=present, other=0.0).to(total.dtype)
+            gate = tl.load(z + to_own + own, mask=present, other=0.0).to(total.dtype)
             out *= gate / (1.0 + tl.exp(-gate))
-        tl.store(y + own, out.to(y.dtype.element_ty), mask=present)
+        tl.store(y + to_own + own, out.to(y.dtype.element_ty), mask=present)
     if FINAL:
         tl.store(last + here, h, mask=inside)
 
@@ -242,7 +235,8 @@ def states_of(
     cut: tuple[Tensor, Tensor, Tensor],
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """States before every chunk (m, H, P, N) and after the last, or their losses after every chunk and before the first."""
+    """States before every chunk (m, H, P, N) and after the last; or their losses after every chunk and before the
+    first."""
     starts, stops, firsts = cut
     (heads, width), (groups, n) = right.shape[1:], left.shape[1:]
     blocks = sizes(right.dtype, width, n)
@@ -295,7 +289,7 @@ def forward(
         starts, stops, before, last = offsets[:-1], offsets[1:], h0, torch.empty_like(h0)
     else:
         length = blocks["Q"] * max(1, total * heads * parts // (PROGRAMS * blocks["Q"]))
-        starts, stops, firsts = cut = chunks(offsets, total, length)
+        starts, stops, _ = cut = chunks(offsets, total, length)
         before, last = states_of(B, x, dt, A, resets, h0, cut, reverse=False)
     _scan[(len(starts), heads, parts)](
         *(x, dt, A, B, C, A if D is None else D, x if z is None else z),

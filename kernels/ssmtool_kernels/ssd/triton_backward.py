@@ -61,9 +61,9 @@ def _own(
     end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
     from_start = tl.where(met == 0, tl.exp(total), 0.0)
     to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf")))
-    shared = (rows * groups + group)[:, None] * n + k[None, :]
-    b = tl.load(B + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
-    c = tl.load(C + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+    shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (start * groups + group) * n
+    b = tl.load(B + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+    c = tl.load(C + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
     # Matrices are indexed (j, i): what step j gave to the later step i.
     future = steps[:, None] <= steps[None, :]
     if RESETS:
@@ -74,13 +74,13 @@ def _own(
     matches = tl.zeros((Q, Q), dtype=total.dtype)
     direct, came, went = tl.zeros_like(total), tl.zeros_like(total), tl.zeros_like(total)
     kept = tl.sum(tl.zeros_like(total), 0)
-    base = (chunk.to(tl.int64) * heads + head) * width
+    base, to_own = (chunk.to(tl.int64) * heads + head) * width, (start * heads + head) * width
     for first in range(0, width, BP):
         p = first + tl.arange(0, BP)
         present = valid[:, None] & (p < width)[None, :]
-        own = (rows * heads + head)[:, None] * width + p[None, :]
-        u = tl.load(x + own, mask=present, other=0.0)
-        lost = tl.load(dy + own, mask=present, other=0.0)
+        own = (steps * (heads * width))[:, None] + p[None, :]
+        u = tl.load(x + to_own + own, mask=present, other=0.0)
+        lost = tl.load(dy + to_own + own, mask=present, other=0.0)
         inside = (k < n)[:, None] & (p < width)[None, :]
         h = tl.load(before + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
         g = tl.load(after + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
@@ -95,7 +95,7 @@ def _own(
         du *= delta[:, None]
         if SKIP:
             du += tl.load(D + head * width + p, mask=p < width, other=0.0)[None, :] * wide_lost
-        tl.store(dx + own, du.to(dx.dtype.element_ty), mask=present)
+        tl.store(dx + to_own + own, du.to(dx.dtype.element_ty), mask=present)
         tl.store(dD + base + p, tl.sum(wide * wide_lost, 0), mask=p < width)
 
     # The decay of step t stands between every j < t and i >= t, the state before the tile and the one after it. Sums
@@ -143,9 +143,9 @@ def _shared(
     rows = start + steps
     valid = rows < stop
     here = valid[:, None] & (k < n)[None, :]
-    shared = (rows * groups + group)[:, None] * n + k[None, :]
-    b = tl.load(B + shared, mask=here, other=0.0)
-    c = tl.load(C + shared, mask=here, other=0.0)
+    shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (start * groups + group) * n
+    b = tl.load(B + to_shared + shared, mask=here, other=0.0)
+    c = tl.load(C + to_shared + shared, mask=here, other=0.0)
     share = heads // groups
     to_b = tl.zeros((Q, BN), dtype=before.dtype.element_ty)
     to_c = tl.zeros((Q, BN), dtype=before.dtype.element_ty)
@@ -155,13 +155,13 @@ def _shared(
         end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
         from_start = tl.where(met == 0, tl.exp(total), 0.0)
         to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
-        base = (chunk.to(tl.int64) * heads + head) * width
+        base, to_own = (chunk.to(tl.int64) * heads + head) * width, (start * heads + head) * width
         for first in range(0, width, BP):
             p = first + tl.arange(0, BP)
             present = valid[:, None] & (p < width)[None, :]
-            own = (rows * heads + head)[:, None] * width + p[None, :]
-            u = tl.load(x + own, mask=present, other=0.0)
-            lost = tl.load(dy + own, mask=present, other=0.0)
+            own = (steps * (heads * width))[:, None] + p[None, :]
+            u = tl.load(x + to_own + own, mask=present, other=0.0)
+            lost = tl.load(dy + to_own + own, mask=present, other=0.0)
             inside = (p < width)[:, None] & (k < n)[None, :]
 
             # Indexed (j, i): what step j gave to the later step i.
@@ -185,7 +185,7 @@ def _shared(
             h = tl.load(before + base * n + p[:, None] * n + k[None, :], mask=inside, other=0.0)
             scaled = (lost.to(total.dtype) * from_start[:, None]).to(lost.dtype)
             to_c += tl.dot(scaled, h.to(lost.dtype), input_precision=PRECISION)
-    out = part.to(tl.int64) * total_steps * groups * n + shared
+    out = part.to(tl.int64) * total_steps * groups * n + to_shared + shared
     tl.store(dB + out, to_b, mask=here)
     tl.store(dC + out, to_c, mask=here)
 
@@ -208,7 +208,7 @@ def backward(
     x, B, C, dy = readable(x, B, C, dy)  # type: ignore[assignment]
     (total, heads, width), (groups, n) = x.shape, B.shape[1:]
     blocks = sizes(x.dtype, width, n)
-    starts, stops, firsts = cut = chunks(offsets, total, blocks["Q"])
+    starts, stops, _ = cut = chunks(offsets, total, blocks["Q"])
     before, _ = states_of(B, x, dt, A, resets, h0, cut, reverse=False)
     after, dh0 = states_of(C, dy, dt, A, resets, dlast, cut, reverse=True)
     mask = A if resets is None else resets.view(torch.uint8)
