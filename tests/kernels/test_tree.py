@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -38,6 +38,14 @@ TREES = {
     "binary": Tree.full((2, 2, 2)),
     "mixed": Tree.of([-1, -1, 0, 1, 0, 2, 2, 5, 1]),
 }
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """Memory that torch.empty hands out is full of NaN: what a kernel forgets to write is seen."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def runnable(backend: str) -> None:
@@ -140,6 +148,41 @@ def test_every_path_is_the_plain_scan(kind: str, backend: str, name: str) -> Non
         expected, last = scan.linear(path)
         assert close(y.select(scan.axis, node), expected.select(scan.axis, -1))
         assert close(scan.replay(tree, node, backend), last)
+
+
+@KINDS
+@EVERYWHERE
+@pytest.mark.parametrize(("dtype", "limit"), [(F64, 1e-13), (torch.float32, 1e-5)])
+def test_random_trees_against_the_recurrence(kind: str, backend: str, dtype: torch.dtype, limit: float) -> None:
+    """No gradients are wanted here: what runs is the kernel itself. Relative L2 error."""
+    runnable(backend)
+    g = torch.Generator().manual_seed(5)
+    for size in (2, 11, 19) if backend == "triton" else (2, 7, 16, 17, 33, 64):
+        parents = [int(torch.randint(-1, node, (), generator=g)) for node in range(size)]
+        tree, node = Tree.of(parents), torch.tensor([size - 1, size // 2])
+        truth, scan = Scan(kind, size), Scan(kind, size, dtype=dtype)
+        pairs = [
+            (scan.tree(tree, backend), truth.tree(tree, "naive")),
+            (scan.replay(tree, node, backend), truth.replay(tree, node, "naive")),
+        ]
+        for found, expected in pairs:
+            assert float((found - expected).norm()) <= limit * float(expected.norm())
+
+
+@KINDS
+def test_results_do_not_depend_on_the_number_of_threads(kind: str) -> None:
+    runnable("cpu")
+    tree = TREES["mixed"]
+    scan = Scan(kind, tree.size, batch=5, dtype=torch.float32)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append((scan.tree(tree, "cpu"), scan.replay(tree, 7, "cpu")))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 @KINDS

@@ -29,6 +29,8 @@ def tree_diagonal_scan(
     """x_i = lam x_p(i) + B u_i,  y_i = Re(C x_i) + D u_i,  x_-1 = x0, for every system and node i.
 
     No state is stored: `replay_diagonal` recomputes the one of the accepted node.
+    On the CPU every node has the bits of decoding step by step along its path (a tree of one node), so that verifying accepts
+    what decoding would have produced; the other backends agree with a step to rounding.
 
     Args:
         lam: (S, n) complex eigenvalues of S systems.

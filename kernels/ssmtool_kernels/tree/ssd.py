@@ -29,6 +29,8 @@ def tree_ssd(
     """h_i = e^{dt_i A} h_p(i) + dt_i x_i B_i^T,  y_i = h_i C_i + D x_i,  h_-1 = h0, for every head and node i.
 
     No state is stored: `replay_ssd` recomputes the one of the accepted node.
+    On the CPU every node has the bits of decoding step by step along its path (`ssd_step`), so that verifying accepts
+    what decoding would have produced; the other backends agree with a step to rounding.
 
     Args:
         x: (b, T, H, P) inputs of the nodes, float16, bfloat16 (both computed in float32), float32 or float64.
