@@ -30,7 +30,6 @@ typedef struct {
     double T[MAX_ORDER * MAX_ORDER] __attribute__((aligned(64)));
     double size[MAX_ORDER];   /* largest entry of every column of L */
     int64_t first[MAX_ORDER]; /* row where it begins */
-    Table table;
     int64_t best[MAX_SLOTS];  /* what pole k changed places with */
 } Work;
 
@@ -122,11 +121,14 @@ static void eliminate(Poles *restrict p, int64_t k, int64_t padded, double *rest
 /* Divides a column by its largest entry and keeps that. The rows above k are 0, and the imaginary part of real poles.
  * Returns 1 if anything is left, else 0. */
 static int64_t keep_column(Work *w, int64_t column, int64_t k, int64_t padded) {
-    double *x = w->X[column], largest = 0;
+    double *restrict x = w->X[column], largest = 0;
+    const double *alone = w->poles.alone;
+#pragma omp simd reduction(max : largest)
     for (int64_t i = 0; i < padded; i++) {
-        x[i] = i >= k ? x[i] : 0;
-        x[padded + i] = i >= k && !w->poles.alone[i] ? x[padded + i] : 0;
-        const double re = fabs(x[i]), im = fabs(x[padded + i]), entry = re > im ? re : im;
+        const double re = i >= k ? x[i] : 0, im = i >= k && alone[i] == 0 ? x[padded + i] : 0;
+        const double entry = fabs(re) > fabs(im) ? fabs(re) : fabs(im);
+        x[i] = re;
+        x[padded + i] = im;
         largest = entry > largest ? entry : largest;
     }
     if (!(largest > 0)) return 0;
@@ -141,14 +143,12 @@ static int64_t factorise(Work *w, int64_t n, int64_t padded) {
     Poles *p = &w->poles;
     int64_t columns = 0, pivots = 0;
     for (int64_t k = 0; k < n; k++) {
+        slots left;
+        for (int64_t i = 0; i < padded; i++)
+            left[i] = (p->gre[i] * p->gre[i] + p->gim[i] * p->gim[i]) / p->weight[i];
         int64_t best = k;
-        double largest = 0;
-        for (int64_t i = k; i < n; i++) {
-            const double left = (p->gre[i] * p->gre[i] + p->gim[i] * p->gim[i]) / p->weight[i];
-            best = left > largest ? i : best;
-            largest = left > largest ? left : largest;
-        }
-        if (!(largest > 0)) break;
+        for (int64_t i = k + 1; i < n; i++) best = left[i] > left[best] ? i : best;
+        if (!(left[best] > 0)) break;
         swap_poles(p, k, best);
         w->best[k] = best;
         pivots = k + 1;
@@ -199,10 +199,11 @@ static void product(Work *w, int64_t n, int64_t ld, int64_t padded) {
 }
 
 /* Singular values of M, whose columns are to be multiplied by their sizes. */
-static void singular_values(Work *w, double *scale, int64_t n, int64_t even, int64_t ld) {
+static void singular_values(Work *w, double *scale, int64_t n, int64_t ld) {
+    const int64_t columns = columns_for(n, ld);
     int64_t order[MAX_ORDER];
     pivoted_qr(w->M, w->size, n, ld, order);
-    memset(w->T, 0, sizeof(double) * even * ld);
+    memset(w->T, 0, sizeof(double) * columns * ld);
     for (int64_t i = 0; i < n; i++) {
         double *row = w->T + i * ld, largest = 0;
         const double size = w->size[order[i]];
@@ -214,8 +215,8 @@ static void singular_values(Work *w, double *scale, int64_t n, int64_t even, int
         if (largest > 0)
             for (int64_t j = i; j < n; j++) row[j] /= largest;
     }
-    if (even > n) scale[n] = DBL_MIN;
-    jacobi(w->T, scale, even, ld, &w->table);
+    for (int64_t i = n; i < columns; i++) scale[i] = DBL_MIN;
+    jacobi(w->T, scale, n, ld);
 }
 
 /* a, root: (S, N, 2); negative, real: (S, N); sigma: (S, 2N), descending. */
@@ -227,16 +228,15 @@ void values(const double *a, const double *root, const uint8_t *negative, const 
         Work *w = aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64);
 #pragma omp for schedule(dynamic, 4)
         for (int64_t s = 0; s < systems; s++) {
-            double *out = sigma + s * 2 * n, scale[MAX_ORDER + 1];
+            double *out = sigma + s * 2 * n, scale[MAX_ORDER];
             const double largest =
                 read_poles(&w->poles, a + s * 2 * n, root + s * 2 * n, negative + s * n, real + s * n, n, padded);
-            const int64_t order = factorise(w, n, padded), even = order + order % 2;
-            const int64_t ld = (even + LANES - 1) / LANES * LANES;
+            const int64_t order = factorise(w, n, padded), ld = (order + LANES - 1) / LANES * LANES;
             memset(out, 0, sizeof(double) * 2 * n);
             if (!order) continue;
             product(w, order, ld, padded);
-            singular_values(w, scale, order, even, ld);
-            for (int64_t k = 0; k < even; k++) {
+            singular_values(w, scale, order, ld);
+            for (int64_t k = 0; k < order; k++) {
                 const double value = scale[k] * largest * largest;
                 int64_t at = k;
                 for (; at > 0 && out[at - 1] < value; at--) out[at] = out[at - 1];

@@ -15,7 +15,6 @@
 #include <string.h>
 
 #define LANES 8
-#define MAX_PAIRS 64
 #define SWEEPS 30 /* at most; it takes less than ten */
 
 typedef double lanes __attribute__((vector_size(64)));
@@ -39,56 +38,57 @@ static inline lanes sums(const lanes x[8]) {
     return PICK(four[0], four[1], 0, 1, 2, 3, 8, 9, 10, 11) + PICK(four[0], four[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
+static inline double larger(double x, double y) {
+    return x > y ? x : y;
+}
+
 static inline double sum(lanes x) {
     return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
 }
 
-/* v and a column, rows from block `first` on: subtract v (v . column); returns the square of what is left in the rows
- * that `rest` keeps of the first block and in all others. Four columns at once hide the latency. */
-static inline void reflect(const lanes *v, lanes *const column[4], int64_t first, int64_t blocks, lanes rest,
-                           double *left) {
-    lanes dots[8] = {{0}}, squares[8] = {{0}};
-    for (int64_t i = first; i < blocks; i++)
-        for (int c = 0; c < 4; c++) dots[c] += v[i] * column[c][i];
-    const lanes dot = sums(dots);
-    for (int c = 0; c < 4; c++) column[c][first] -= dot[c] * v[first];
-    for (int c = 0; c < 4; c++) squares[c] = rest * column[c][first] * column[c][first];
+/* Subtracts v (v . column) from eight columns, in the rows from block `first` on; `left` gets the squares of what is left
+ * of them in the rows that `rest` keeps of that block and in all behind it. */
+static inline __attribute__((always_inline)) void reflect(const lanes *v, lanes *const column[8], int64_t first,
+                                                          int64_t blocks, lanes rest, double *left) {
+    lanes dots[8], squares[8];
+    for (int c = 0; c < 8; c++) dots[c] = v[first] * column[c][first];
     for (int64_t i = first + 1; i < blocks; i++)
-        for (int c = 0; c < 4; c++) {
-            const lanes x = column[c][i] - dot[c] * v[i];
-            column[c][i] = x;
-            squares[c] += x * x;
+        for (int c = 0; c < 8; c++) dots[c] += v[i] * column[c][i];
+    const lanes dot = sums(dots);
+    for (int c = 0; c < 8; c++) {
+        lanes *x = column[c];
+        const double times = dot[c];
+        const lanes head = x[first] - times * v[first];
+        x[first] = head;
+        squares[c] = rest * head * head;
+        for (int64_t i = first + 1; i < blocks; i++) {
+            const lanes entry = x[i] - times * v[i];
+            x[i] = entry;
+            squares[c] += entry * entry;
         }
-    const lanes square = sums(squares);
-    for (int c = 0; c < 4; c++) left[c] = square[c];
+    }
+    *(lanes *)left = sums(squares);
 }
 
 /* R of the QR factorisation of a matrix with graded rows, in place: R[k, j] is in row k of the column order[j]. Next
  * comes the column whose norm times its size is largest. */
 static void pivoted_qr(double *matrix, const double *size, int64_t n, int64_t ld, int64_t *order) {
     const int64_t blocks = ld / LANES;
-    double left[n + 4];
+    double left[n + 8]; /* norm of what is left of a column, times its size; in the order of `order` */
     lanes v[blocks], spare[blocks];
     memset(spare, 0, sizeof spare);
     for (int64_t j = 0; j < n; j++) {
         const lanes *x = (const lanes *)(matrix + j * ld);
         lanes square = {0};
         for (int64_t i = 0; i < blocks; i++) square += x[i] * x[i];
-        left[j] = sum(square);
+        left[j] = sqrt(sum(square)) * size[j];
         order[j] = j;
     }
     for (int64_t k = 0; k < n; k++) {
         int64_t best = k;
-        double largest = -1;
-        for (int64_t j = k; j < n; j++) {
-            const double norm = sqrt(left[j]) * size[order[j]];
-            if (norm > largest) {
-                largest = norm;
-                best = j;
-            }
-        }
+        for (int64_t j = k + 1; j < n; j++) best = left[j] > left[best] ? j : best;
         const int64_t chosen = order[best];
-        const double norm = sqrt(left[best]);
+        const double norm = size[chosen] > 0 ? left[best] / size[chosen] : 0;
         order[best] = order[k];
         left[best] = left[k];
         order[k] = chosen;
@@ -105,28 +105,40 @@ static void pivoted_qr(double *matrix, const double *size, int64_t n, int64_t ld
         const double scale = 1 / sqrt(norm * fabs(entries[k])); /* v . v = 2 */
         for (int64_t i = first; i < blocks; i++) v[i] *= scale;
         pivot[k] = -signed_norm;
-        for (int64_t j = k + 1; j < n; j += 4) {
-            lanes *column[4];
-            for (int c = 0; c < 4; c++) column[c] = j + c < n ? (lanes *)(matrix + order[j + c] * ld) : spare;
-            reflect(v, column, first, blocks, rest, left + j);
+        for (int64_t j = k + 1; j < n; j += 8) {
+            lanes *column[8];
+            for (int c = 0; c < 8; c++) column[c] = j + c < n ? (lanes *)(matrix + order[j + c] * ld) : spare;
+            double norms[8] __attribute__((aligned(64)));
+            if (blocks == 8)
+                reflect(v, column, first, 8, rest, norms);
+            else
+                reflect(v, column, first, blocks, rest, norms);
+            for (int c = 0; c < 8; c++) norms[c] = sqrt(norms[c]);
+            for (int c = 0; c < 8; c++) left[j + c] = j + c < n ? norms[c] * size[order[j + c]] : 0;
         }
     }
 }
 
-/* Columns in the order of a round: pair g is column[0][g] and column[1][g]. Columns are kept apart from their scales, so
- * that squares of small ones do not underflow. */
+#define GROUP 16 /* columns that are paired with each other, or with another such group, while they are in the cache */
+
+/* Columns of up to GROUP pairs: column[0][g] goes with column[1][g]. They are kept apart from their scales, so that
+ * squares of small ones do not underflow. */
 typedef struct {
-    lanes *column[2][MAX_PAIRS];
-    double scale[2][MAX_PAIRS] __attribute__((aligned(64)));
-    double square[2][MAX_PAIRS] __attribute__((aligned(64)));
+    lanes *column[2][GROUP];
+    double scale[2][GROUP] __attribute__((aligned(64)));
+    double square[2][GROUP] __attribute__((aligned(64)));
 } Table;
 
-/* Rotates those of 8 pairs whose cosine is above the tolerance. Returns the largest product of a cosine and a tangent
- * among them, 0 if there is none. */
-static inline __attribute__((always_inline)) double rotate(Table *t, int64_t start, int64_t count, int64_t blocks,
-                                                           double tolerance) {
+/* The largest cosine that was rotated away, and the largest factor by which a column was added to another. */
+typedef struct {
+    double cosine, factor;
+} Largest;
+
+/* Rotates those of 8 pairs whose cosine is above the tolerance. */
+static inline __attribute__((always_inline)) void rotate(Table *t, int64_t start, int64_t count, int64_t blocks,
+                                                         double tolerance, Largest *found) {
     lanes dots[8] = {{0}};
-    double gamma[8] __attribute__((aligned(64))), cosine[8], to_first[8], to_second[8], cost[8];
+    double gamma[8] __attribute__((aligned(64))), cosine[8], to_first[8], to_second[8], factor[8];
     for (int g = 0; g < 8; g++) {
         const lanes *x = t->column[0][start + g], *y = t->column[1][start + g];
         lanes dot = x[0] * y[0];
@@ -134,10 +146,15 @@ static inline __attribute__((always_inline)) double rotate(Table *t, int64_t sta
         dots[g] = dot;
     }
     *(lanes *)gamma = sums(dots);
+    for (int64_t g = count; g < 8; g++) gamma[g] = 0; /* what is left there from other groups */
     double *scale0 = t->scale[0] + start, *scale1 = t->scale[1] + start;
     double *square0 = t->square[0] + start, *square1 = t->square[1] + start;
-    double worst = 0;
-#pragma omp simd reduction(max : worst)
+    double most = found->cosine, strongest = found->factor, any = 0;
+#pragma omp simd reduction(max : any)
+    for (int g = 0; g < 8; g++)
+        any = larger(any, gamma[g] * gamma[g] > tolerance * tolerance * square0[g] * square1[g] ? 1 : 0);
+    if (any == 0) return;
+#pragma omp simd reduction(max : most, strongest)
     for (int g = 0; g < 8; g++) {
         /* x the column with the larger scale, y the other; r their ratio. The rotated columns are
          * cosine (x + r t y) and cosine (y - u x), t = r u the tangent. */
@@ -151,14 +168,15 @@ static inline __attribute__((always_inline)) double rotate(Table *t, int64_t sta
         cosine[g] = cs;
         to_first[g] = flip ? -h : f;
         to_second[g] = flip ? -f : h;
-        cost[g] = fabs(c * u);
-        worst = cost[g] > worst ? cost[g] : worst;
+        factor[g] = fabs(u);
+        strongest = larger(strongest, fabs(u));
+        most = larger(most, turn ? fabs(c) : 0);
         const double grown = xx + tangent * r * c, shrunk = yy - u * c;
         square0[g] = flip ? shrunk : grown;
         square1[g] = flip ? grown : shrunk;
     }
     for (int64_t g = 0; g < count; g++) {
-        if (cost[g] == 0) continue;
+        if (factor[g] == 0) continue;
         lanes *a = t->column[0][start + g], *b = t->column[1][start + g];
         const double c = cosine[g], f = to_first[g], h = to_second[g];
         for (int64_t i = 0; i < blocks; i++) {
@@ -167,68 +185,151 @@ static inline __attribute__((always_inline)) double rotate(Table *t, int64_t sta
             b[i] = c * y - h * x;
         }
     }
-    return worst;
+    found->cosine = most;
+    found->factor = strongest;
 }
 
-/* The next round: the first of the upper row stays, the others move by one place around the table. */
-static void turn_table(Table *t, int64_t pairs) {
+static inline void rotate_some(Table *t, int64_t start, int64_t count, int64_t blocks, double tolerance,
+                               Largest *found) {
+    if (blocks == 8)
+        rotate(t, start, count, 8, tolerance, found);
+    else if (blocks == 16)
+        rotate(t, start, count, 16, tolerance, found);
+    else
+        rotate(t, start, count, blocks, tolerance, found);
+}
+
+/* Entry i of a row is moved to i - 1, the first one to the end: pairs of one group with another. */
+static void shift(Table *t, int64_t size) {
+#define SHIFT(row)                                                                                                     \
+    do {                                                                                                               \
+        const __typeof__(row[0]) first = row[0];                                                                       \
+        memmove(&row[0], &row[1], sizeof(row[0]) * (size - 1));                                                       \
+        row[size - 1] = first;                                                                                        \
+    } while (0)
+    SHIFT(t->column[1]);
+    SHIFT(t->scale[1]);
+    SHIFT(t->square[1]);
+#undef SHIFT
+}
+
+/* The next round of pairs within a group: the first of the upper row stays, the others move by one place around. */
+static void turn(Table *t, int64_t pairs) {
 #define TURN(row)                                                                                                      \
     do {                                                                                                               \
-        const __typeof__(row[0][0]) from = row[0][pairs - 1], to = row[1][0];                                          \
-        memmove(&row[0][2], &row[0][1], sizeof(row[0][0]) * (pairs - 2));                                              \
-        memmove(&row[1][0], &row[1][1], sizeof(row[0][0]) * (pairs - 1));                                              \
-        row[0][1] = to;                                                                                                \
-        row[1][pairs - 1] = from;                                                                                      \
+        const __typeof__(row[0][0]) down = row[0][pairs - 1], up = row[1][0];                                          \
+        for (int64_t g = pairs - 1; g > 1; g--) row[0][g] = row[0][g - 1];                                             \
+        for (int64_t g = 0; g < pairs - 1; g++) row[1][g] = row[1][g + 1];                                             \
+        row[0][1] = up;                                                                                                \
+        row[1][pairs - 1] = down;                                                                                      \
     } while (0)
+    if (pairs == 1) return;
     TURN(t->column);
     TURN(t->scale);
     TURN(t->square);
 #undef TURN
 }
 
-/* Columns to norm 1, their norms into the scales. */
-static void normalise(Table *t, int64_t pairs, int64_t blocks) {
-    for (int64_t j = 0; j < 2 * pairs; j++) {
-        lanes *x = t->column[j & 1][j >> 1], total = {0};
-        for (int64_t i = 0; i < blocks; i++) total += x[i] * x[i];
-        const double norm = sqrt(sum(total));
-        t->square[j & 1][j >> 1] = norm > 0 ? 1 : 0;
-        if (norm == 0) continue;
-        const double inverse = 1 / norm;
-        for (int64_t i = 0; i < blocks; i++) x[i] *= inverse;
-        t->scale[j & 1][j >> 1] *= norm;
+/* Puts `count` columns from `first` on into a row of the table, from place `at` on, or their squares back. */
+static void load_row(Table *t, int row, int64_t at, double *matrix, const double *scale, const double *square,
+                     int64_t first, int64_t count, int64_t ld) {
+    for (int64_t g = 0; g < count; g++) {
+        t->column[row][at + g] = (lanes *)(matrix + (first + g) * ld);
+        t->scale[row][at + g] = scale[first + g];
+        t->square[row][at + g] = square[first + g];
     }
 }
 
-/* Singular values of matrix * diag(scale), unsorted, into scale; n is even, columns of 0 have a scale > 0. `t` is room to
- * work in. */
-static void jacobi(double *matrix, double *scale, int64_t n, int64_t ld, Table *t) {
-    const int64_t pairs = n / 2, blocks = ld / LANES, padded = (pairs + 7) / 8 * 8;
-    const double tolerance = n * DBL_EPSILON;
-    for (int64_t g = 0; g < padded; g++)
-        for (int row = 0; row < 2; row++) {
-            const int64_t j = g < pairs ? row ? n - 1 - g : g : 0;
-            t->column[row][g] = (lanes *)(matrix + j * ld);
-            t->scale[row][g] = g < pairs ? scale[j] : 1;
-            t->square[row][g] = 1e100; /* what fills up the last eight is never rotated */
-        }
-    normalise(t, pairs, blocks);
-    for (int sweep = 0; sweep < SWEEPS; sweep++) {
-        double worst = 0;
-        for (int64_t r = 0; r < n - 1; r++) {
-            for (int64_t start = 0; start < pairs; start += 8) {
-                const int64_t count = pairs - start < 8 ? pairs - start : 8;
-                const double found = blocks == 8 ? rotate(t, start, count, 8, tolerance)
-                                                 : rotate(t, start, count, blocks, tolerance);
-                worst = found > worst ? found : worst;
-            }
-            if (pairs > 1) turn_table(t, pairs);
-        }
-        normalise(t, pairs, blocks);
-        /* What a sweep leaves is a product of cosine and tangent of what it found. */
-        if (n * worst <= tolerance) break;
+static void store_squares(const Table *t, int row, const double *matrix, double *square, int64_t count, int64_t ld) {
+    for (int64_t g = 0; g < count; g++) square[((const double *)t->column[row][g] - matrix) / ld] = t->square[row][g];
+}
+
+/* Columns to norm 1, their norms into the scales. */
+static void normalise(double *matrix, double *scale, double *square, int64_t n, int64_t ld) {
+    const int64_t blocks = ld / LANES;
+    for (int64_t j = 0; j < n; j++) {
+        lanes *x = (lanes *)(matrix + j * ld), total = {0};
+        for (int64_t i = 0; i < blocks; i++) total += x[i] * x[i];
+        const double norm = sqrt(sum(total));
+        square[j] = norm > 0 ? 1 : 0;
+        if (norm == 0) continue;
+        const double inverse = 1 / norm;
+        for (int64_t i = 0; i < blocks; i++) x[i] *= inverse;
+        scale[j] *= norm;
     }
-    for (int64_t j = 0; j < n; j++) scale[j] = t->square[j & 1][j >> 1] > 0 ? t->scale[j & 1][j >> 1] : 0;
+}
+
+/* Two groups fit into the first-level cache. */
+static inline int64_t group_size(int64_t n, int64_t ld) {
+    const int64_t size = ld <= 64 ? GROUP : GROUP / 2;
+    return n <= size ? n + n % 2 : size;
+}
+
+/* How many columns the caller provides for n of them; those behind n are 0, with scales > 0. */
+static inline int64_t columns_for(int64_t n, int64_t ld) {
+    const int64_t size = group_size(n, ld);
+    return (n + size - 1) / size * size;
+}
+
+/* Whether columns of these norms are orthogonal enough, the cosines of their angles being at most `cosine`: it is below
+ * n eps, or its square over the least relative gap of two squared norms, which is what it can still change them by, is
+ * below eps. */
+static int done(double cosine, const double *norm, int64_t n) {
+    double sorted[n], gap = 1;
+    if (cosine <= n * DBL_EPSILON) return 1;
+    if (cosine > 1e-7) return 0;
+    for (int64_t k = 0; k < n; k++) {
+        int64_t at = k;
+        for (; at > 0 && sorted[at - 1] < norm[k]; at--) sorted[at] = sorted[at - 1];
+        sorted[at] = norm[k];
+    }
+    for (int64_t k = 1; k < n; k++) {
+        const double ratio = sorted[k] / sorted[k - 1], apart = (1 - ratio) * (1 + ratio);
+        gap = apart < gap ? apart : gap;
+    }
+    return n * cosine * cosine <= DBL_EPSILON * gap && n * cosine <= 0.1 * gap;
+}
+
+/* Singular values of matrix * diag(scale), in no order, into scale. The matrix has columns_for(n, ld) columns. */
+static void jacobi(double *matrix, double *scale, int64_t n, int64_t ld) {
+    const int64_t blocks = ld / LANES, columns = columns_for(n, ld), size = group_size(n, ld);
+    const double tolerance = n * DBL_EPSILON;
+    double square[columns];
+    Table table;
+    for (int64_t g = 0; g < 2 * GROUP; g++) { /* what fills up eight pairs is never rotated */
+        table.column[g / GROUP][g % GROUP] = (lanes *)matrix;
+        table.scale[g / GROUP][g % GROUP] = 1;
+        table.square[g / GROUP][g % GROUP] = 1e100;
+    }
+    normalise(matrix, scale, square, columns, ld);
+    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        Largest found = {0, 0};
+        for (int64_t first = 0; first < columns; first += size) {
+            load_row(&table, 0, 0, matrix, scale, square, first, size / 2, ld);
+            load_row(&table, 1, 0, matrix, scale, square, first + size / 2, size / 2, ld);
+            for (int64_t round = 0; round < size - 1; round++) {
+                rotate_some(&table, 0, size / 2, blocks, tolerance, &found);
+                turn(&table, size / 2);
+            }
+            store_squares(&table, 0, matrix, square, size / 2, ld);
+            store_squares(&table, 1, matrix, square, size / 2, ld);
+            load_row(&table, 0, 0, matrix, scale, square, first, size, ld);
+            for (int64_t second = first + size; second < columns; second += size) {
+                load_row(&table, 1, 0, matrix, scale, square, second, size, ld);
+                for (int64_t round = 0; round < size; round++) {
+                    for (int64_t half = 0; half < size; half += 8)
+                        rotate_some(&table, half, 8, blocks, tolerance, &found);
+                    shift(&table, size);
+                }
+                store_squares(&table, 1, matrix, square, size, ld);
+            }
+            store_squares(&table, 0, matrix, square, size, ld);
+        }
+        normalise(matrix, scale, square, columns, ld);
+        /* Cosines that a sweep leaves behind are sums of products of what it found. */
+        if (done(n * found.cosine * found.factor, scale, n)) break;
+    }
+    for (int64_t j = 0; j < n; j++) scale[j] = square[j] > 0 ? scale[j] : 0;
 }
 
 #endif
