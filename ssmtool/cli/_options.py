@@ -22,6 +22,21 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+class Backend(str, Enum):
+    """What runs a scan."""
+
+    auto = "auto"
+    naive = "naive"
+    cpu = "cpu"
+    triton = "triton"
+    torch = "torch"
+
+
+BACKEND_HELP = (
+    "What runs the scans: auto (the C kernel on the CPU, the Triton kernel on a GPU), naive (step by step, as "
+    "defined), cpu, triton, or torch (plain PyTorch)."
+)
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"Checkpoint: {CHECKPOINT}.", show_default=False)]
 
 FamilyOption = Annotated[
@@ -47,6 +62,8 @@ LayerOption = Annotated[
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where to compute; auto takes CUDA if there is a device.")
 ]
+
+BackendOption = Annotated[Backend, typer.Option("--backend", help=BACKEND_HELP)]
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of text (fields: docs/json.md).")

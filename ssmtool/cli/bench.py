@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ssmtool.cli._options import Device, DeviceOption, JsonOption, checked_device, examples, quiet_option
+from ssmtool.cli._options import (
+    BACKEND_HELP,
+    Backend,
+    Device,
+    DeviceOption,
+    JsonOption,
+    checked_device,
+    examples,
+    quiet_option,
+)
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
 
@@ -19,16 +28,6 @@ EXAMPLES = examples(
 )
 
 
-class Backend(str, Enum):
-    """What runs a scan."""
-
-    auto = "auto"
-    naive = "naive"
-    cpu = "cpu"
-    triton = "triton"
-    torch = "torch"
-
-
 class Dtype(str, Enum):
     """Of the inputs."""
 
@@ -36,12 +35,6 @@ class Dtype(str, Enum):
     float64 = "float64"
     bfloat16 = "bfloat16"
     float16 = "float16"
-
-
-BACKEND_HELP = (
-    "What runs the scans: auto (the C kernel on the CPU, the Triton kernel on a GPU), naive (step by step, as "
-    "defined), cpu, triton, or torch (plain PyTorch)."
-)
 
 
 def command(

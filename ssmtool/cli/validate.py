@@ -11,6 +11,8 @@ import typer
 
 from ssmtool.cli._options import (
     CHECKPOINT,
+    Backend,
+    BackendOption,
     Device,
     DeviceOption,
     FamilyOption,
@@ -95,6 +97,7 @@ def command(
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise, and of --self.")] = 0,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
+    backend: BackendOption = Backend.auto,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("nothing, only the reasons of a failure on standard error")] = False,
 ) -> None:
@@ -123,9 +126,9 @@ def command(
             raise UsageError("--inputs is for linear time-invariant layers", remedy="Give --tokens FILE")
         given = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "sequences": sequences}
         rest = {"length": length, "layers": layers, "seed": seed, "family": family, "device": device.value}
-        selective_validate(
-            before, after, source, layers, limits, where, {**given, **limits, **rest} if json else None, quiet
-        )
+        rest["backend"] = backend.value
+        document = {**given, **limits, **rest} if json else None
+        selective_validate(before, after, source, layers, limits, where, backend.value, document, quiet)
         return
     if source is not None or max_perplexity_increase is not None or max_kl is not None:
         raise UsageError(
@@ -142,6 +145,7 @@ def command(
             layers=layers,
             seed=seed,
             device=where,
+            backend=backend.value,
             progress=bar.layer,
         )
     if json:
@@ -149,7 +153,8 @@ def command(
         from ssmtool.report.json_text import json_text
 
         options = {"inputs": inputs, "length": length, "max_error": max_error, "layers": layers, "seed": seed}
-        emit(json_text(validate_document(before, after, result, {**options, "family": family, "device": device.value})))
+        options |= {"family": family, "device": device.value, "backend": backend.value}
+        emit(json_text(validate_document(before, after, result, options)))
     elif quiet:
         for layer in result.layers:
             if not layer.passed:
@@ -177,6 +182,7 @@ def selective_validate(
     layers: list[str] | None,
     limits: Mapping[str, float | None],
     device: str,
+    backend: str,
     document: Mapping[str, Any] | None,
     quiet: bool,
 ) -> None:
@@ -203,6 +209,7 @@ def selective_validate(
             limits=Limits(limits["max_perplexity_increase"], limits["max_kl"], limits["max_error"]),
             layers=layers,
             device=device,
+            backend=backend,
             step=bar.step,
         )
     if document is not None:

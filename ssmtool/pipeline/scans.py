@@ -1,4 +1,4 @@
-"""One layer run on one input: scan and convolution in float32, and the float64 scan they are held against."""
+"""One layer run on one input: scan and convolution in float32, and the float64 definition they are held against."""
 
 from __future__ import annotations
 
@@ -9,16 +9,42 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ssmtool.errors import UsageError
 from ssmtool.lti.impulse import impulse_response
 from ssmtool.lti.systems import DiagonalSystem, System
+from ssmtool_kernels.backends import BackendError, resolve
+from ssmtool_kernels.case import cases
 from ssmtool_kernels.convolution import diagonal_convolution, kernel_convolution
 from ssmtool_kernels.dense_scan import dense_scan
 from ssmtool_kernels.diagonal_scan import diagonal_scan
+from ssmtool_kernels.floors import floor_seconds
 
 _SCAN_BYTES = 1 << 28  # states of one batch of systems kept at a time
 
 
-def run_layer(system: System, u: np.ndarray, device: torch.device, timed: bool):
+def resolved(backend: str, device: torch.device) -> str:
+    """The backend that will run on a device. Raises UsageError: it cannot."""
+    try:
+        return resolve(backend, torch.zeros(1, device=device))
+    except BackendError as reason:
+        raise UsageError(str(reason)) from reason
+
+
+def operation_of(system: System) -> str:
+    """The scan that runs a system."""
+    return "diagonal_scan" if isinstance(system, DiagonalSystem) else "dense_scan"
+
+
+def floor_share(system: System, steps: int, seconds: float, device: torch.device) -> float | None:
+    """Share of the device's floor that a scan of this time reaches; None where the device or the scan has none."""
+    if not isinstance(system, DiagonalSystem) or device.type != "cuda":
+        return None
+    shape = {"B": 1, "H": system.systems, "L": steps, "N": system.slots, "M": system.inputs, "P": system.outputs}
+    least = floor_seconds(cases()["diagonal_scan"].cost(shape, 4), torch.cuda.get_device_name(device))
+    return None if least is None else least / seconds
+
+
+def run_layer(system: System, u: np.ndarray, device: torch.device, backend: str, timed: bool):
     """Of one layer and input: scan output (S, L, p), its rounding (S,), deviations of scan and convolution, seconds."""
     systems, steps = u.shape[:2]
     width = system.slots if isinstance(system, DiagonalSystem) else system.order
@@ -27,7 +53,7 @@ def run_layer(system: System, u: np.ndarray, device: torch.device, timed: bool):
     for start in range(0, systems, batch):
         piece = slice(start, start + batch)
         drive = torch.from_numpy(np.array(u[piece])).to(device)
-        exact_scan, fast_scan, convolution = _operations(system, piece, steps, device)
+        exact_scan, fast_scan, convolution = _operations(system, piece, steps, device, backend)
         exact = exact_scan(drive)
         single = drive.float()
         y, elapsed = _best_of(lambda f=fast_scan, v=single: f(v), 3 if timed else 1, device)
@@ -47,9 +73,12 @@ Operation = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _operations(
-    system: System, piece: slice, steps: int, device: torch.device
+    system: System, piece: slice, steps: int, device: torch.device, backend: str
 ) -> tuple[Operation, Operation, Operation]:
-    """Scan in float64, scan in float32 and convolution in float32 of a batch of systems, each u (s, L, m) -> y."""
+    """Naive scan in float64, scan and convolution in float32 of a batch of systems, each u (s, L, m) -> y.
+
+    Dense systems have a naive scan only.
+    """
     D = torch.from_numpy(system.D[piece]).to(device)
     if isinstance(system, DiagonalSystem):
         a, B, C = (torch.from_numpy(x[piece].astype(np.complex128)).to(device) for x in (system.a, system.B, system.C))
@@ -57,10 +86,10 @@ def _operations(
         single = [x.to(torch.complex64) for x in (lam, B, C)]
 
         def exact(u: torch.Tensor) -> torch.Tensor:
-            return diagonal_scan(lam, B, C, D, u)[0]
+            return diagonal_scan(lam, B, C, D, u, backend="naive")[0]
 
         def fast(u: torch.Tensor) -> torch.Tensor:
-            return diagonal_scan(single[0], single[1], single[2], D.float(), u)[0]
+            return diagonal_scan(single[0], single[1], single[2], D.float(), u, backend=backend)[0]
 
         if system.inputs * system.outputs > system.slots:
 

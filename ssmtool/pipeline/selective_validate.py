@@ -11,19 +11,24 @@ from torch import Tensor
 
 from ssmtool.errors import MismatchError
 from ssmtool.families._contract import Layer
+from ssmtool.lti.factors import resolve_device
 from ssmtool.pipeline.calibrate import BATCH
 from ssmtool.pipeline.language import Decoding, compare, decoding_speeds, device_of
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.pairing import check_rest, partners
 from ssmtool.pipeline.runner import open_runner
+from ssmtool.pipeline.scans import resolved
 from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
+from ssmtool.pipeline.selective_scans import ScanCheck, check_scans
 from ssmtool.pipeline.selective_validation import LayerDifference, Limits, SelectiveValidation
 from ssmtool.pipeline.tokens import TokenSource, read_tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.selective.measure import Difference
 from ssmtool.selective.mixers import Mixer
+from ssmtool_kernels.backends import preferring
 
 MEASURED = 32  # sequences on which the layers are compared
+TIMED = 4  # sequences on which the scans are timed and held against float64
 PROMPT = 32  # tokens read before decoding is timed
 
 
@@ -35,6 +40,7 @@ def validate_selective(
     limits: Limits | None = None,
     layers: Iterable[str] | None = None,
     device: str = "auto",
+    backend: str = "auto",
     step: Step = no_step,
 ) -> SelectiveValidation:
     """Run both models on the same tokens and compare what they predict, and every layer on the original's stream.
@@ -45,13 +51,29 @@ def validate_selective(
         limits: above which the validation fails.
         layers: names or globs of the layers to compare; the predictions are those of the whole models.
         device: "auto", "cpu" or "cuda".
+        backend: what runs the scans: "auto", "naive", "cpu", "triton" or "torch".
         step: progress.
 
     Raises:
         MismatchError: the checkpoints do not belong together.
-        UsageError: no such layer; tokens that the models cannot read.
+        UsageError: no such layer; tokens that the models cannot read; a backend that cannot run here.
         FamilyError, CheckpointError: as `open_runner`.
     """
+    running = resolved(backend, resolve_device(device))
+    with preferring(running):
+        return _validate(original, reduced, source, limits or Limits(), layers, device, running, step)
+
+
+def _validate(
+    original: Model,
+    reduced: Model,
+    source: TokenSource,
+    limits: Limits,
+    layers: Iterable[str] | None,
+    device: str,
+    backend: str,
+    step: Step,
+) -> SelectiveValidation:
     chosen = selected(original, layers)
     matching = partners(original, reduced, chosen)
     predicted = recorded_prediction(original, reduced)
@@ -62,8 +84,8 @@ def validate_selective(
         before, after, tokens.array, progress=lambda done, total: step("predicting", done, total, "sequences")
     )
     rows = spread_rows(tokens.array, MEASURED)
-    differences = _differences(
-        original, reduced, list(zip(chosen, matching, strict=True)), before, rows,
+    differences, checks = _differences(
+        original, reduced, list(zip(chosen, matching, strict=True)), before, rows, backend,
         lambda done, total: step("comparing layers", done, total, "sequences"),
     )  # fmt: skip
     found = tuple(
@@ -73,8 +95,9 @@ def validate_selective(
             predicted=(predicted or {}).get(layer.name, float("nan")),
             scan_error=difference.scan_error,
             out_error=difference.out_error,
+            scan=check,
         )
-        for layer, partner, difference in zip(chosen, matching, differences, strict=True)
+        for layer, partner, difference, check in zip(chosen, matching, differences, checks, strict=True)
     )
     return SelectiveValidation(
         layers=found,
@@ -83,8 +106,10 @@ def validate_selective(
         state_bytes=(state_bytes(original), state_bytes(reduced)),
         decoding=_decoding(before, after, tokens.array),
         measured_sequences=len(rows),
-        limits=limits or Limits(),
+        limits=limits,
         device=str(device_of(before)),
+        backend=backend,
+        timed=(min(TIMED, len(rows)), rows.shape[1]),
     )
 
 
@@ -116,18 +141,23 @@ def _differences(
     pairs: list[tuple[Layer, Layer]],
     runner: Runner,
     rows: np.ndarray,
+    backend: str,
     progress: Callable[[int, int], None],
-) -> list[Difference]:
-    """What every reduced layer does differently where the original's stream reaches it."""
+) -> tuple[list[Difference], list[ScanCheck]]:
+    """What every reduced layer does differently where the original's stream reaches it, and both scans alone."""
     differences = {layer.name: Difference() for layer, _ in pairs}
     first = on_runner({layer.name: original.mixers(layer) for layer, _ in pairs}, runner)
     second = on_runner({layer.name: reduced.mixers(partner) for layer, partner in pairs}, runner)
     own = isinstance(runner, LanguageModel)
+    checks: dict[str, ScanCheck] = {}
 
     def visit(name: str, x: Tensor, _: Tensor) -> Tensor | None:
         if name not in differences:
             return None
-        added = differences[name].update(first[name], second[name], x.to(first[name][0].out))
+        x = x.to(first[name][0].out)
+        if name not in checks:
+            checks[name] = check_scans(first[name], second[name], x[:TIMED], backend)
+        added = differences[name].update(first[name], second[name], x)
         # A model run by other code must stay as it is; our own need not compute the same thing twice.
         return added if own else None
 
@@ -135,7 +165,7 @@ def _differences(
         part = torch.from_numpy(rows[start : start + BATCH].astype(np.int64))
         runner.logits(part.to(device_of(runner)), visit)
         progress(min(start + BATCH, len(rows)), len(rows))
-    return list(differences.values())
+    return list(differences.values()), [checks[name] for name in differences]
 
 
 def state_bytes(model: Model) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ssmtool.pipeline.language import Decoding, LanguageComparison
+from ssmtool.pipeline.selective_scans import ScanCheck
 from ssmtool.pipeline.tokens import Tokens
 
 
@@ -18,6 +19,7 @@ class LayerDifference:
         predicted: of the weighted scan output, as recorded by `compress`; NaN without a record.
         scan_error: of the weighted scan output, measured.
         out_error: of what the layer adds to the residual stream, measured.
+        scan: the scan alone, on a few of the sequences.
     """
 
     name: str
@@ -25,6 +27,7 @@ class LayerDifference:
     predicted: float
     scan_error: float
     out_error: float
+    scan: ScanCheck
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class SelectiveValidation:
         measured_sequences: on which the layers were compared.
         limits: what was asked for.
         device: where the models ran.
+        backend: what ran their scans, of those in `ssmtool_kernels.backends`.
+        timed: (sequences, steps) of the inputs that the scans were timed on.
     """
 
     layers: tuple[LayerDifference, ...]
@@ -66,6 +71,8 @@ class SelectiveValidation:
     measured_sequences: int
     limits: Limits
     device: str
+    backend: str
+    timed: tuple[int, int]
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, System, without_feedthrough
 from ssmtool.pipeline.model import LayerProgress, Model, linear
 from ssmtool.pipeline.pairing import check_rest, partners, recorded_bounds
-from ssmtool.pipeline.scans import run_layer
+from ssmtool.pipeline.scans import floor_share, operation_of, resolved, run_layer
 from ssmtool.pipeline.signals import fit_inputs, generated, read_inputs
 from ssmtool.pipeline.validation import Agreement, InputResult, LayerValidation, Validation
 
@@ -37,6 +37,7 @@ def validate(
     layers: Iterable[str] | None = None,
     seed: int = 0,
     device: str = "auto",
+    backend: str = "auto",
     progress: LayerProgress | None = None,
 ) -> Validation:
     """Run the scans of both models on the same inputs, layer by layer, and compare.
@@ -55,18 +56,20 @@ def validate(
         layers: names or globs.
         seed: of the white noise.
         device, progress: as in `Model.hsv`.
+        backend: what runs the scans of diagonal systems: "auto", "naive", "cpu", "triton" or "torch".
 
     Raises:
         MismatchError: the checkpoints do not belong together.
-        UsageError: inputs of the wrong shape, no such layer.
+        UsageError: inputs of the wrong shape, no such layer, a backend that cannot run here.
         CheckpointError: inputs that cannot be read.
     """
+    target = resolve_device(device)
+    running = resolved(backend, target)
     chosen = linear(original.select(layers))
     matching = partners(original, reduced, chosen)
     recorded = recorded_bounds(original, reduced)
     check_rest(original, reduced, bool(recorded))
     given = None if inputs is None else read_inputs(Path(inputs))
-    target = resolve_device(device)
     results = []
     for layer, partner in zip(chosen, matching, strict=True):
         if progress:
@@ -74,11 +77,11 @@ def validate(
         first, second = original.system(layer), reduced.system(partner)
         signals = generated(layer, length, seed) if given is None else fit_inputs(given, layer)
         bound = recorded.get(layer.name)
-        results.append(_validate_layer(layer, partner, first, second, bound, signals, max_error, target))
+        results.append(_validate_layer(layer, partner, first, second, bound, signals, max_error, target, running))
         if progress:
             progress(layer, 1, 1)
     steps = length if given is None else given[1].shape[1]
-    return Validation(tuple(results), steps, str(target), max_error)
+    return Validation(tuple(results), steps, str(target), running, max_error)
 
 
 def _validate_layer(
@@ -90,6 +93,7 @@ def _validate_layer(
     signals: dict[str, np.ndarray],
     max_error: float | None,
     device: torch.device,
+    backend: str,
 ) -> LayerValidation:
     if unstable_states(first).any() or unstable_states(second).any():
         return _unstable(layer, partner, first, second, tuple(signals))
@@ -105,8 +109,9 @@ def _validate_layer(
     results = []
     agreement = np.zeros((2, 2))
     seconds = np.zeros(2)
+    steps = next(iter(signals.values())).shape[1]
     for i, (name, u) in enumerate(signals.items()):
-        runs = [run_layer(system, u, device, timed=i == 0) for system in (first, second)]
+        runs = [run_layer(system, u, device, backend, timed=i == 0) for system in (first, second)]
         (y, noise, deviation, elapsed), (z, noise_reduced, deviation_reduced, elapsed_reduced) = runs
         agreement = np.maximum(agreement, [deviation, deviation_reduced])
         seconds += np.array([elapsed, elapsed_reduced])
@@ -138,8 +143,11 @@ def _validate_layer(
         inputs=tuple(results),
         original=Agreement(*map(float, agreement[0])),
         reduced=Agreement(*map(float, agreement[1])),
+        operation=operation_of(first),
         seconds_original=float(seconds[0]),
         seconds_reduced=float(seconds[1]),
+        floor_original=floor_share(first, steps, float(seconds[0]), device),
+        floor_reduced=floor_share(second, steps, float(seconds[1]), device),
         passed=not reason,
         reason=reason,
     )
@@ -171,8 +179,11 @@ def _unstable(layer: Layer, partner: Layer, first: System, second: System, input
         inputs=tuple(InputResult(name, 0.0, 0.0, True) for name in inputs),
         original=nothing,
         reduced=nothing,
+        operation=operation_of(first),
         seconds_original=0.0,
         seconds_reduced=0.0,
+        floor_original=None,
+        floor_reduced=None,
         passed=True,
         reason="",
     )

@@ -41,7 +41,9 @@ class LayerValidation:
         hinf_within: whether every system's H-infinity error stays below its bound.
         inputs: per input.
         original, reduced: agreement of scan and convolution (float32) with the float64 reference.
+        operation: the scan.
         seconds_original, seconds_reduced: scan time of the layer, best of three.
+        floor_original, floor_reduced: share of the GPU's floor that the scan reaches; None on other devices.
         passed: within the bound, and below max_error if one was given.
         reason: why not, "" if passed.
     """
@@ -55,8 +57,11 @@ class LayerValidation:
     inputs: tuple[InputResult, ...]
     original: Agreement
     reduced: Agreement
+    operation: str
     seconds_original: float
     seconds_reduced: float
+    floor_original: float | None
+    floor_reduced: float | None
     passed: bool
     reason: str
 
@@ -67,12 +72,14 @@ class Validation:
 
     Attributes:
         layers: one per layer that both models have. length: steps of the inputs. device: where the scans ran.
+        backend: what ran them, of those in `ssmtool_kernels.backends`.
         max_error: the limit on InputResult.error, None if there was none.
     """
 
     layers: tuple[LayerValidation, ...]
     length: int
     device: str
+    backend: str
     max_error: float | None
 
     @property

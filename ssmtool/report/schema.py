@@ -184,8 +184,11 @@ class ValidateLayer(_Strict):
     inputs: list[InputError]
     agreement_before: Agreement
     agreement_after: Agreement
+    operation: str = Field(description="the layer's scan")
     seconds_before: float
     seconds_after: float
+    floor_before: float | None = Field(description="share of the least time the GPU allows; null on other devices")
+    floor_after: float | None
     speedup: float | None
     passed: bool
     reason: str
@@ -196,6 +199,7 @@ class ValidateDocument(Document):
     passed: bool
     length: int
     device: str
+    backend: str = Field(description="what ran the scans: naive, cpu, triton or torch")
     max_error: float | None
     layers: list[ValidateLayer]
 
@@ -220,6 +224,14 @@ class SelectiveValidateLayer(_Strict):
     predicted_error: float | None = Field(description="of the weighted scan output, recorded by compress")
     scan_error: float = Field(description="of the weighted scan output, measured")
     output_error: float = Field(description="of what the layer adds, measured")
+    operation: str = Field(description="the layer's scan")
+    rounding_before: float = Field(description="relative deviation of the scan alone from float64")
+    rounding_after: float
+    seconds_before: float = Field(description="of one scan")
+    seconds_after: float
+    speedup: float
+    floor_before: float | None = Field(description="share of the least time the GPU allows; null on other devices")
+    floor_after: float | None
 
 
 class SelectiveValidateDocument(Document):
@@ -233,6 +245,9 @@ class SelectiveValidateDocument(Document):
     decoding_before: float | None = Field(description="tokens per second on this machine; null where not measured")
     decoding_after: float | None
     device: str
+    backend: str = Field(description="what ran the scans: naive, cpu, triton or torch")
+    timed_sequences: int = Field(description="on which the scans were timed")
+    timed_length: int
     max_perplexity_increase: float | None
     max_kl: float | None
     max_error: float | None

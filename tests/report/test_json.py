@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from ssmtool.report import schema
+from ssmtool.report.bench_document import BenchDocument
 from ssmtool.report.json_text import json_text
 
 DOCUMENTS = [
@@ -20,6 +21,7 @@ DOCUMENTS = [
     schema.ValidateDocument,
     schema.SelectiveValidateDocument,
     schema.EvaluateDocument,
+    BenchDocument,
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssmtool.report.text.numbers import plural, sci, size
+from ssmtool.report.text.numbers import plural, sci, seconds, size
 from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
@@ -34,11 +34,24 @@ def selective_validate_text(
     page.line()
     page.table(("layer", "states", "predicted", "scan", "output"), map(_layer, result.layers))
     page.line()
+    floors = any(layer.scan.floor is not None for layer in result.layers)
+    columns = ("layer", "operation", "rounding", "rounding\nreduced", "time", "time\nreduced", "speed-up")
+    page.table(
+        (*columns, *(("of floor", "of floor\nreduced") if floors else ())),
+        [_scan(layer, floors) for layer in result.layers],
+        left=(0, 1),
+    )
+    page.line()
     page.paragraph(
         "KL divergence: mean over all next-token distributions of Σ p log(p / q), p the original's. Relative errors of "
         f"a layer, with the original's own stream as input, on {plural(result.measured_sequences, 'sequence')}. "
         "predicted: of the weighted scan output, as compress recorded it, before any refit. scan: the same, measured. "
         "output: of what the layer adds to the residual stream."
+    )
+    page.paragraph(
+        "rounding: relative deviation of the scan from its definition in float64. time: one scan of "
+        f"{plural(result.timed[0], 'sequence')} of {plural(result.timed[1], 'step')} on {result.device}, backend "
+        f"{result.backend}."
     )
     timed = f"decoding: one sequence, greedy, measured on {result.device} here." if result.decoding else ""
     page.paragraph(
@@ -54,6 +67,12 @@ def selective_validate_text(
 def _layer(layer: LayerDifference) -> list[str]:
     before, after = layer.states
     return [layer.name, f"{before} → {after}", sci(layer.predicted), sci(layer.scan_error), sci(layer.out_error)]
+
+
+def _scan(layer: LayerDifference, floors: bool) -> list[str]:
+    scan = layer.scan
+    row = [layer.name, scan.operation, *map(sci, scan.errors), *map(seconds, scan.seconds), f"{scan.speedup:.1f}×"]
+    return row + ([f"{100 * share:.0f} %" for share in scan.floor or ()] if floors else [])
 
 
 def _signed(result: SelectiveValidation) -> str:

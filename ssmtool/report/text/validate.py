@@ -30,14 +30,16 @@ def validate_text(original: Model, reduced: Model, result: Validation, terminal:
         "of a layer; ! marks what lies above the bound."
     )
     page.line()
+    floors = any(layer.floor_original is not None for layer in result.layers)
+    columns = ("layer", "scan", "scan\nreduced", "conv.", "conv.\nreduced", "time", "time\nreduced", "speed-up")
     page.table(
-        ("layer", "scan", "scan\nreduced", "conv.", "conv.\nreduced", "time", "time\nreduced", "speed-up"),
-        map(_agreement, result.layers),
+        (*columns, *(("of floor", "of floor\nreduced") if floors else ())),
+        [_agreement(layer) + (_floors(layer) if floors else []) for layer in result.layers],
     )
     page.line()
     page.paragraph(
-        "scan, conv.: largest relative deviation of the float32 scan and convolution from the float64 reference. "
-        f"time: one scan of a layer on {result.device}, best of three."
+        "scan, conv.: largest relative deviation of the float32 scan and convolution from the float64 definition. "
+        f"time: one scan of a layer on {result.device}, backend {result.backend}, best of three."
     )
     page.line()
     for layer in result.layers:
@@ -63,6 +65,10 @@ def _errors(layer: LayerValidation) -> list[str | Text]:
 
 def _marked(value: float, within: bool) -> Text:
     return Text(sci(value)) if within else Text(f"{sci(value)} !", style="bold red")
+
+
+def _floors(layer: LayerValidation) -> list[str]:
+    return ["–" if share is None else f"{100 * share:.0f} %" for share in (layer.floor_original, layer.floor_reduced)]
 
 
 def _agreement(layer: LayerValidation) -> list[str]:
