@@ -9,7 +9,7 @@ from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, same_kind, shaped
 from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_diagonal_masked, tree_diagonal_masked
-from ssmtool_kernels.tree.naive import diagonal_update, replay_naive, tree_diagonal_naive
+from ssmtool_kernels.tree.naive import diagonal_at, replay_naive, tree_naive
 from ssmtool_kernels.tree.tree import Tree, accepted
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -29,8 +29,8 @@ def tree_diagonal_scan(
     """x_i = lam x_p(i) + B u_i,  y_i = Re(C x_i) + D u_i,  x_-1 = x0, for every system and node i.
 
     No state is stored: `replay_diagonal` recomputes the one of the accepted node.
-    On the CPU every node has the bits of decoding step by step along its path (a tree of one node), so that verifying accepts
-    what decoding would have produced; the other backends agree with a step to rounding.
+    On the CPU every node has the bits of decoding step by step along its path (a tree of one node), so that verifying
+    accepts what decoding would have produced; the other backends agree with a step to rounding.
 
     Args:
         lam: (S, n) complex eigenvalues of S systems.
@@ -64,7 +64,8 @@ def tree_diagonal_scan(
         return u.new_zeros(u.shape[0], systems, 0, outputs)
     parts = (lam, B, C, None if D is None else D.to(work), u.to(work), state)
     if chosen == "naive":
-        return tree_diagonal_naive(*parts, tree).to(u.dtype)
+        through = u.new_zeros((systems, outputs, inputs), dtype=work) if D is None else D.to(work)
+        return tree_naive(tree, diagonal_at(lam, B, C, through, u.to(work)), state, axis=2).to(u.dtype)
     wide = chosen == "triton" and inputs * outputs > states  # then products of whole matrices are the faster form
     if chosen == "torch" or wide or ops.needs_gradient(*parts) or not ops.fits(chosen, tree):
         return tree_diagonal_masked(*parts, tree).to(u.dtype)
@@ -99,7 +100,8 @@ def replay_diagonal(
     state = lam.new_zeros(u.shape[0], *lam.shape) if x0 is None else x0
     chosen = resolve(backend, u)
     if chosen == "naive":
-        return replay_naive(tree, diagonal_update(lam, B, u.to(work)), state, nodes.tolist())
+        nothing = lam.new_zeros(lam.shape[0], 0, lam.shape[1]), u.new_zeros((lam.shape[0], 0, u.shape[3]), dtype=work)
+        return replay_naive(tree, diagonal_at(lam, B, *nothing, u.to(work)), state, nodes.tolist())
     if chosen in ("torch", "triton") or ops.needs_gradient(lam, B, u, state):
         return replay_diagonal_masked(lam, B, u.to(work), state, tree, nodes)
     return ops.replay_diagonal(lam, B, u.to(work), state, tree.tensors, nodes, len(tree.levels))

@@ -1,4 +1,4 @@
-"""Scans over trees exactly as they are defined, a node after its parent, in any floating dtype: the truth."""
+"""Scans over trees exactly as they are defined: a decoding step per node, from its parent's state. The truth."""
 
 from __future__ import annotations
 
@@ -7,89 +7,44 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ssmtool_kernels.diagonal_scan.naive import diagonal_step
+from ssmtool_kernels.selective_scan.naive import selective_step_naive
+from ssmtool_kernels.ssd.naive import ssd_step_naive
 from ssmtool_kernels.tree.tree import Tree
 
-Advance = Callable[[int, Tensor], Tensor]
+Step = Callable[[int, Tensor], tuple[Tensor, Tensor]]  # (node, state before) -> output, state after
 
 
-def ssd_update(x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> Advance:
-    """(node, state before (b, H, P, N)) -> state after: e^{dt A} h + dt x B^T. Shapes as in `tree_ssd`."""
-    repeat = x.shape[2] // B.shape[2]
-
-    def advance(i: int, h: Tensor) -> Tensor:
-        rows = B[:, i].repeat_interleave(repeat, dim=1)
-        decay = torch.exp(dt[:, i] * A)[..., None, None]
-        return decay * h + (dt[:, i, :, None] * x[:, i])[..., None] * rows[:, :, None]
-
-    return advance
+def ssd_at(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> Step:
+    """y (b, H, P) and h (b, H, P, N) of a node; shapes as in `tree_ssd`."""
+    return lambda i, h: ssd_step_naive(x[:, i], dt[:, i], A, B[:, i], C[:, i], D, h)
 
 
-def selective_update(x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> Advance:
-    """(node, state before (b, E, N)) -> state after: e^{dt A} h + dt x B. Shapes as in `tree_selective_scan`."""
-    repeat = x.shape[2] // B.shape[2]
-
-    def advance(i: int, h: Tensor) -> Tensor:
-        rows = B[:, i].repeat_interleave(repeat, dim=1)
-        return torch.exp(dt[:, i, :, None] * A) * h + (dt[:, i] * x[:, i])[..., None] * rows
-
-    return advance
+def selective_at(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> Step:
+    """y (b, E) and h (b, E, N) of a node; shapes as in `tree_selective_scan`."""
+    return lambda i, h: selective_step_naive(x[:, i], dt[:, i], A, B[:, i], C[:, i], D, h)
 
 
-def diagonal_update(lam: Tensor, B: Tensor, u: Tensor) -> Advance:
-    """(node, state before (b, S, n)) -> state after: lam x + B u. Shapes as in `tree_diagonal_scan`."""
-
-    def advance(i: int, x: Tensor) -> Tensor:
-        return lam * x + torch.einsum("snm,bsm->bsn", B, u[:, :, i].to(lam.dtype))
-
-    return advance
+def diagonal_at(lam: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor) -> Step:
+    """y (b, S, p) and x (b, S, n) of a node; shapes as in `tree_diagonal_scan`."""
+    return lambda i, x: diagonal_step(lam, B, C, D, u[:, :, i], x)
 
 
-def walk(tree: Tree, advance: Advance, state: Tensor) -> dict[int, Tensor]:
-    """The state after every node; -1: the incoming one."""
-    states = {-1: state}
+def tree_naive(tree: Tree, step: Step, state: Tensor, axis: int = 1) -> Tensor:
+    """The outputs of all nodes, one at least, put together along `axis`."""
+    states, outputs = {-1: state}, []
     for node, parent in enumerate(tree.links):
-        states[node] = advance(node, states[parent])
-    return states
+        y, states[node] = step(node, states[parent])
+        outputs.append(y)
+    return torch.stack(outputs, dim=axis)
 
 
-def replay_naive(tree: Tree, advance: Advance, state: Tensor, nodes: Sequence[int]) -> Tensor:
+def replay_naive(tree: Tree, step: Step, state: Tensor, nodes: Sequence[int]) -> Tensor:
     """For every batch element the state after the path to its node: a linear run over the path."""
     last = []
     for element, node in enumerate(nodes):
         h = state
         for i in tree.path(node):
-            h = advance(i, h)
+            _, h = step(i, h)
         last.append(h[element])
     return torch.stack(last) if last else state
-
-
-def tree_ssd_naive(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h0: Tensor, tree: Tree
-) -> Tensor:
-    """y (b, T, H, P): see `tree_ssd`."""
-    repeat = x.shape[2] // B.shape[2]
-    states = walk(tree, ssd_update(x, dt, A, B), h0)
-    outputs = [(states[i] @ C[:, i].repeat_interleave(repeat, dim=1)[..., None]).squeeze(-1) for i in range(tree.size)]
-    y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(x)
-    return y if D is None else y + D * x
-
-
-def tree_selective_naive(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h0: Tensor, tree: Tree
-) -> Tensor:
-    """y (b, T, E): see `tree_selective_scan`."""
-    repeat = x.shape[2] // B.shape[2]
-    states = walk(tree, selective_update(x, dt, A, B), h0)
-    outputs = [(states[i] * C[:, i].repeat_interleave(repeat, dim=1)).sum(-1) for i in range(tree.size)]
-    y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(x)
-    return y if D is None else y + D * x
-
-
-def tree_diagonal_naive(
-    lam: Tensor, B: Tensor, C: Tensor, D: Tensor | None, u: Tensor, x0: Tensor, tree: Tree
-) -> Tensor:
-    """y (b, S, T, p): see `tree_diagonal_scan`."""
-    states = walk(tree, diagonal_update(lam, B, u), x0)
-    outputs = [torch.einsum("spn,bsn->bsp", C, states[i]).real for i in range(tree.size)]
-    y = torch.stack(outputs, dim=2) if outputs else u.new_zeros(*u.shape[:3], C.shape[1])
-    return y if D is None else y + torch.einsum("spm,bstm->bstp", D, u)

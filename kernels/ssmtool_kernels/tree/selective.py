@@ -9,7 +9,7 @@ from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, shaped
 from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_selective_masked, tree_selective_levels
-from ssmtool_kernels.tree.naive import replay_naive, selective_update, tree_selective_naive
+from ssmtool_kernels.tree.naive import replay_naive, selective_at, tree_naive
 from ssmtool_kernels.tree.precision import cast, working
 from ssmtool_kernels.tree.tree import Tree, accepted
 
@@ -29,8 +29,8 @@ def tree_selective_scan(
     """h_i = e^{dt_i A} h_p(i) + dt_i x_i B_i,  y_i = C_i . h_i + D x_i,  h_-1 = h0, for every channel and node i.
 
     No state is stored: `replay_selective` recomputes the one of the accepted node.
-    On the CPU every node has the bits of decoding step by step along its path (`selective_step`), so that verifying accepts
-    what decoding would have produced; the other backends agree with a step to rounding.
+    On the CPU every node has the bits of decoding step by step along its path (`selective_step`), so that verifying
+    accepts what decoding would have produced; the other backends agree with a step to rounding.
 
     Args:
         x: (b, T, E) inputs of the nodes, float16, bfloat16 (both computed in float32), float32 or float64.
@@ -58,10 +58,12 @@ def tree_selective_scan(
     chosen = resolve(backend, x)
     skip = None if D is None else D.to(work)
     inputs: tuple[Tensor, ...] = (x, dt, A, B, C)
-    plain = chosen == "torch" or ops.needs_gradient(*inputs, skip, state) or not ops.fits(chosen, tree)
-    if chosen == "naive" or plain:
-        form = tree_selective_naive if chosen == "naive" else tree_selective_levels
-        return form(*[*cast(work, *inputs), skip, state, tree]).to(x.dtype)
+    if tree.size == 0:
+        return x.clone()
+    if chosen == "naive":
+        return tree_naive(tree, selective_at(*[*cast(work, *inputs), skip]), state).to(x.dtype)
+    if chosen == "torch" or ops.needs_gradient(*inputs, skip, state) or not ops.fits(chosen, tree):
+        return tree_selective_levels(*[*cast(work, *inputs), skip, state, tree]).to(x.dtype)
     if chosen == "cpu":
         inputs = cast(work, *inputs)
     return ops.selective(*inputs, skip, state, tree.to(x.device).tensors, len(tree.levels), chosen).to(x.dtype)
@@ -98,7 +100,7 @@ def replay_selective(
     chosen = resolve(backend, x)
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
-        return replay_naive(tree, selective_update(*inputs), state, nodes.tolist()).to(kept)
+        return replay_naive(tree, selective_at(*[*inputs, inputs[3], None]), state, nodes.tolist()).to(kept)
     if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
         return replay_selective_masked(*[*inputs, state, tree, nodes]).to(kept)
     inputs = inputs if chosen == "cpu" else (x, dt, A, B)

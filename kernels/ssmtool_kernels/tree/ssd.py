@@ -9,7 +9,7 @@ from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.checks import dimensions, shaped
 from ssmtool_kernels.tree import ops
 from ssmtool_kernels.tree.masked import replay_ssd_masked, tree_ssd_masked
-from ssmtool_kernels.tree.naive import replay_naive, ssd_update, tree_ssd_naive
+from ssmtool_kernels.tree.naive import replay_naive, ssd_at, tree_naive
 from ssmtool_kernels.tree.precision import cast, working
 from ssmtool_kernels.tree.tree import Tree, accepted
 
@@ -61,10 +61,12 @@ def tree_ssd(
     state = x.new_zeros((batch, heads, width, B.shape[3]), dtype=work) if h0 is None else h0.to(work)
     chosen = resolve(backend, x)
     inputs: tuple[Tensor, ...] = (x, dt, A, B, C)
-    plain = chosen == "torch" or ops.needs_gradient(*inputs, D, state) or not ops.fits(chosen, tree)
-    if chosen == "naive" or plain:
-        form = tree_ssd_naive if chosen == "naive" else tree_ssd_masked
-        return form(*[*cast(work, *inputs), D, state, tree]).to(x.dtype)
+    if tree.size == 0:
+        return x.clone()
+    if chosen == "naive":
+        return tree_naive(tree, ssd_at(*[*cast(work, *inputs), D]), state).to(x.dtype)
+    if chosen == "torch" or ops.needs_gradient(*inputs, D, state) or not ops.fits(chosen, tree):
+        return tree_ssd_masked(*[*cast(work, *inputs), D, state, tree]).to(x.dtype)
     if chosen == "cpu":
         inputs = cast(work, *inputs)
     if D is not None:
@@ -104,7 +106,7 @@ def replay_ssd(
     chosen = resolve(backend, x)
     inputs = cast(work, x, dt, A, B)
     if chosen == "naive":
-        return replay_naive(tree, ssd_update(*inputs), state, nodes.tolist()).to(kept)
+        return replay_naive(tree, ssd_at(*[*inputs, inputs[3], None]), state, nodes.tolist()).to(kept)
     if chosen == "torch" or ops.needs_gradient(*inputs, state) or not ops.fits(chosen, tree):
         return replay_ssd_masked(*[*inputs, state, tree, nodes]).to(kept)
     inputs = inputs if chosen == "cpu" else (x, dt, A, B)
