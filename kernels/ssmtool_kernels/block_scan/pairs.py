@@ -17,7 +17,7 @@ from ssmtool_kernels import native
 def raw_forward(
     on: Tensor, off: Tensor | None, v: Tensor, x0: Tensor, resets: Tensor | None, offsets: Tensor, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """Outside autograd. All contiguous: on, off (groups, w), v (total, w), x0 (k, w), resets (total,), offsets (k + 1,).
+    """Outside autograd. Contiguous: on, off (groups, w), v (total, w), x0 (k, w), resets (total,), offsets (k + 1,).
 
     Sequence s takes row s % groups of on and off.
     """

@@ -284,7 +284,9 @@ def specimens() -> Iterator[Specimen]:
                 kernel=kernel,
                 types={
                     **dict.fromkeys(names, "*fp32"),
-                    **{"resets": "*u8", "offsets": "*i64", "width": "i32", "groups": "i32"},
+                    **dict.fromkeys(("width", "groups"), "i32"),
+                    "resets": "*u8",
+                    "offsets": "*i64",
                 },
                 constants={**_sizes(), "CROSS": True, "RESETS": resets},
                 label=f"fp32{' resets' if resets else ''}",

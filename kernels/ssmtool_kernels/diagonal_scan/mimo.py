@@ -111,9 +111,7 @@ def _scan(
     return y, last, starts
 
 
-def _outputs(
-    inward: Tensor, outward: Tensor, u: Tensor, x0: Tensor, offsets: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(inward: Tensor, outward: Tensor, u: Tensor, x0: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, systems, length = u.shape[:3]
     width = inward.shape[2]
     steps = _steps(u, width)

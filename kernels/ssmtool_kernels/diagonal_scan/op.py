@@ -8,6 +8,7 @@ from torch import Tensor
 from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.case import COMPLEX
 from ssmtool_kernels.checks import dimensions, same_kind, shaped
+from ssmtool_kernels.convolution.state_passing import state_passing_convolution
 from ssmtool_kernels.diagonal_scan.mimo import mimo_scan
 from ssmtool_kernels.diagonal_scan.naive import diagonal_scan_naive
 from ssmtool_kernels.diagonal_scan.siso import siso_scan
@@ -52,10 +53,10 @@ def diagonal_scan(
         BackendError: the backend cannot run here.
     """
     if not lam.is_complex():
-        real = [None if z is None else z.to(COMPLEX.get(lam.dtype, torch.complex64)) for z in (lam, B, C, x0)]
-        assert real[0] is not None and real[1] is not None and real[2] is not None
+        kind = COMPLEX.get(lam.dtype, torch.complex64)
+        state = None if x0 is None else x0.to(kind)
         y, last = diagonal_scan(
-            real[0], real[1], real[2], D, u, real[3], resets=resets, cu_seqlens=cu_seqlens, backend=backend
+            *(z.to(kind) for z in (lam, B, C)), D, u, state, resets=resets, cu_seqlens=cu_seqlens, backend=backend
         )
         return y, last.real
     if u.ndim == 3:
@@ -87,6 +88,16 @@ def diagonal_scan(
     if chosen == "torch" and inputs == outputs == 1 and mask is None and cu_seqlens is None:
         y, last = chunked_scan(powers_of(lam, SIZE + 1), B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state)
         return y[..., None].to(dtype), last
+    if chosen == "torch" and mask is None and cu_seqlens is None and bool((lam != 0).all()):
+        y, last = _by_convolution(lam, B, C, D, u, x0)
+        return y.to(dtype), last
+    if chosen in ("naive", "torch"):
+        y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
+        return y.to(dtype), last
+    state = lam.new_zeros((count, systems, n)) if x0 is None else x0
+    if chosen == "torch" and inputs == outputs == 1 and mask is None and cu_seqlens is None:
+        y, last = chunked_scan(powers_of(lam, SIZE + 1), B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state)
+        return y[..., None].to(dtype), last
     if chosen in ("naive", "torch"):
         y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
         return y.to(dtype), last
@@ -96,6 +107,16 @@ def diagonal_scan(
     else:
         y, last = mimo_scan(lam, B, C, D, u, state, mask, bounds, chosen)
     return y.to(dtype), last
+
+
+def _by_convolution(
+    lam: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, x0: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """In float64: the logarithm of a slow eigenvalue in float32 has too few digits for a long scan."""
+    a, *others = (z.to(torch.complex128) for z in (lam, B, C))
+    state = None if x0 is None else x0.to(torch.complex128)
+    y, last = state_passing_convolution(torch.log(a), others[0], others[1], D.double(), u.double(), state)
+    return y.to(u.dtype), last.to(lam.dtype)
 
 
 def _stepwise(
