@@ -66,8 +66,8 @@ def paired(verifier: LanguageModel, draft: LanguageModel, sync: str = "auto") ->
     linked = None if sync == "replay" else links(verifier, draft)
     if sync == "project" and linked is None:
         raise MismatchError(
-            "the draft's state cannot be projected from the model's: its blocks are not the model's own, as they are or "
-            "with projectors",
+            "the draft's state cannot be projected from the model's, as its blocks are not the model's own with or "
+            "without projectors",
             remedy="Use --sync replay, or a draft made with --export projected or --drop-blocks",
         )
     return Pair(verifier, draft, linked, weight_bytes(draft) / weight_bytes(verifier))
@@ -156,7 +156,6 @@ def _economics(
 ) -> tuple[Economics, ...]:
     if not tally.rounds:
         return ()
-    shape = tally.shapes.most_common(1)[0][0]
     if pair.links is None:
         mine = advance(pair.draft, starts[0].tokens)[1]
     else:
@@ -164,7 +163,7 @@ def _economics(
     rows = []
     for i, batch in enumerate(batches):
         step("measuring costs", i, len(batches), "batch sizes")
-        rows.append(economics(pair, shape, starts, mine, tally.accepted / tally.rounds + 1, batch))
+        rows.append(economics(pair, tally, starts, mine, batch))
     return tuple(rows)
 
 

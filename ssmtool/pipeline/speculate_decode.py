@@ -143,7 +143,8 @@ def decode(pair: Pair, plan: Plan, starts: list[Start], length: int) -> tuple[li
         moves = [sequence.follow(draft, *answer) for sequence, answer in zip(running, answers, strict=True)]
         right = sum(count for _, count in moves)
         confidence.observe(right / len(running), draft.promised)
-        surplus = sum(max(0, len(sequence.tokens) - length) for sequence in running)
+        # The last token of a round is the verifier's own: of those beyond the end, all others were drafted.
+        surplus = sum(max(0, len(sequence.tokens) - length - 1) for sequence in running)
         tally.count(draft, len(running), right - surplus)
         going = [i for i, sequence in enumerate(running) if len(sequence.tokens) < length]
         if going:

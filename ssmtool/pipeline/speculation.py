@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ssmtool.pipeline.speculate_decode import Tally
@@ -14,28 +15,29 @@ class DraftFacts:
     Attributes:
         name: path, or what was made in memory.
         blocks: of the verifier, of the draft.
-        states: the smallest and the largest number of states per channel or head, of the draft.
+        states: the smallest and the largest number of states per channel or head, of the verifier and of the draft.
         weight_bytes: read by one step, of the verifier and of the draft.
         state_bytes: carried per sequence, of both.
     """
 
     name: str
     blocks: tuple[int, int]
-    states: tuple[int, int]
+    states: tuple[tuple[int, int], tuple[int, int]]
     weight_bytes: tuple[int, int]
     state_bytes: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Economics:
-    """What a round costs at one batch size, in seconds of the whole batch; the tree is the most frequent one.
+    """What a round costs at one batch size, in seconds of the whole batch: a mean over the rounds that were decoded.
 
     Attributes:
         batch: sequences.
-        tree: drafted tokens per sequence.  widths: sequences' candidates the drafter reads at a time, level by level.
+        tree: drafted tokens per round and sequence.
+        steps: of the drafter per round, by the number of candidates it reads for a sequence at a time.
         plain: one step of plain decoding.
         draft: all steps of the drafter in a round.
-        verify: the verifying pass.
+        verify: the verifying pass over the most frequent tree.
         settle: moving both memories to the accepted node.
         tokens: new tokens per round and sequence, as measured.
         most: new tokens per round if the deepest branch is right.
@@ -44,14 +46,14 @@ class Economics:
     """
 
     batch: int
-    tree: int
-    widths: tuple[int, ...]
+    tree: float
+    steps: Mapping[int, float]
     plain: float
     draft: float
     verify: float
     settle: float
     tokens: float
-    most: int
+    most: float
     traffic: float
 
     @property

@@ -19,8 +19,8 @@ class SpeculateDraft(schema._Strict):
     name: str
     blocks_before: int
     blocks_after: int
-    states_least: int
-    states_most: int
+    states_before: list[int] = Field(description="smallest and largest number of states")
+    states_after: list[int]
     weight_bytes_before: int = Field(description="read by a step of the model")
     weight_bytes_after: int
     state_bytes_before: int = Field(description="per sequence")
@@ -35,14 +35,14 @@ class SpeculateTrial(schema._Strict):
 
 class SpeculateCosts(schema._Strict):
     batch: int
-    tree: int = Field(description="drafted tokens per sequence of the most frequent tree")
-    widths: list[int] = Field(description="candidates per sequence the drafter reads at a time, level by level")
+    tree: float = Field(description="drafted tokens per round and sequence")
+    steps: dict[int, float] = Field(description="of the drafter per round, by the candidates it reads at a time")
     seconds_plain: float = Field(description="one step of plain decoding of the whole batch")
     seconds_draft: float
     seconds_verify: float
     seconds_settle: float
     tokens_per_round: float
-    most_tokens_per_round: int
+    most_tokens_per_round: float
     break_even: float = Field(description="tokens per round at which a round costs what plain decoding does")
     speedup: float = Field(description="at the measured tokens per round")
     best_speedup: float = Field(description="if the deepest branch were always right")
@@ -121,8 +121,8 @@ def _draft(found: DraftFacts) -> SpeculateDraft:
         name=found.name,
         blocks_before=found.blocks[0],
         blocks_after=found.blocks[1],
-        states_least=found.states[0],
-        states_most=found.states[1],
+        states_before=list(found.states[0]),
+        states_after=list(found.states[1]),
         weight_bytes_before=found.weight_bytes[0],
         weight_bytes_after=found.weight_bytes[1],
         state_bytes_before=found.state_bytes[0],
@@ -134,7 +134,7 @@ def _costs(row: Economics) -> SpeculateCosts:
     return SpeculateCosts(
         batch=row.batch,
         tree=row.tree,
-        widths=list(row.widths),
+        steps=dict(row.steps),
         seconds_plain=row.plain,
         seconds_draft=row.draft,
         seconds_verify=row.verify,

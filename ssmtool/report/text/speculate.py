@@ -11,6 +11,7 @@ from ssmtool.report.text.page import Page, verdict
 if TYPE_CHECKING:
     from ssmtool.pipeline.speculation import DraftFacts, Economics, Speculation, Trial
 
+EVEN = 0.05  # speed-ups closer to 1 than this are noise
 SYNCS = {"project": "its state projected from the model's", "replay": "it reads what was accepted"}
 
 
@@ -60,10 +61,9 @@ def _trial(trial: Trial, taken: str) -> list[str]:
 
 
 def _facts(draft: DraftFacts) -> list[list[str]]:
-    low, high = draft.states
     return [
         ["blocks", *map(str, draft.blocks)],
-        ["states", "", str(high) if low == high else f"{low}–{high}"],
+        ["states", *(str(high) if low == high else f"{low}–{high}" for low, high in draft.states)],
         ["weights read by a step", *map(size, draft.weight_bytes)],
         ["state of a sequence", *map(size, draft.state_bytes)],
     ]
@@ -98,14 +98,12 @@ def _economics(page: Page, result: Speculation) -> None:
     page.table(columns, map(_costs, result.economics))
     page.line()
     row = result.economics[0]
-    steps = " + ".join(map(str, row.widths))
     page.paragraph(
-        f"A round at each batch size, measured on {result.device} for the most frequent tree: "
-        f"{plural(row.tree, 'token')} verified besides the last certain one, drafted in "
-        f"{plural(len(row.widths), 'step')} ({steps} candidates). break-even: tokens per round at which a round costs "
-        "what plain decoding does. speed-up: at the tokens per round measured above; at best: if every round gave "
-        f"{row.most}. by bytes moved: the same on a machine that waits for memory alone: weights once per call, states "
-        "once per sequence."
+        f"A mean round at each batch size, measured on {result.device}: {row.tree:.1f} tokens drafted in "
+        f"{sum(row.steps.values()):.1f} steps, and verified behind the last certain one. break-even: tokens per round "
+        "at which a round costs what plain decoding does. speed-up: at the tokens per round measured above; at best: "
+        f"if the deepest branches were right, {row.most:.1f} tokens. by bytes moved: the same on a machine that waits "
+        "for memory alone: weights once per call, states once per sequence."
     )
     page.line()
     for row in result.economics:
@@ -114,12 +112,16 @@ def _economics(page: Page, result: Speculation) -> None:
 
 def judgement(row: Economics) -> str:
     """Whether speculation pays at this batch size, in words."""
-    cost, gain = f"a round costs {row.break_even:.2f} plain steps", f"yields {row.tokens:.2f} tokens"
-    if row.speedup >= 1:
-        return f"Batch {row.batch}: it pays: {cost} and {gain}, {row.speedup:.2f}× as fast."
+    found = (
+        f"a round costs {row.break_even:.2f} plain steps and yields {row.tokens:.2f} tokens, {row.speedup:.2f}× as fast"
+    )
     if row.best < 1:
-        return f"Batch {row.batch}: it cannot pay here: {cost}, and all drafts right would yield {row.most}."
-    return f"Batch {row.batch}: it does not pay here: {cost} and {gain}, {row.speedup:.2f}× as fast."
+        word = "cannot pay here"
+        found += f", and {row.best:.2f}× if all drafts were right"
+    else:
+        word = "pays here" if row.speedup > 1 + EVEN else "makes no difference here"
+        word = "does not pay here" if row.speedup < 1 - EVEN else word
+    return f"Batch {row.batch}: it {word}: {found}."
 
 
 def _costs(row: Economics) -> list[str]:
