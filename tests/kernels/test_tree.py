@@ -6,23 +6,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool_kernels import native
 from ssmtool_kernels.backends import interpreting
-from ssmtool_kernels.convolution import short_convolution_step
 from ssmtool_kernels.diagonal_scan import diagonal_scan
 from ssmtool_kernels.selective_scan import selective_scan, selective_step
 from ssmtool_kernels.ssd import ssd, ssd_step
 from ssmtool_kernels.tree import (
     Tree,
     ops,
-    replay_convolution,
     replay_diagonal,
     replay_selective,
     replay_ssd,
-    tree_convolution,
     tree_diagonal_scan,
     tree_selective_scan,
     tree_ssd,
@@ -362,52 +358,6 @@ def test_bad_inputs_are_told_in_one_line(call: Callable[[Scan], Tensor], said: s
     with pytest.raises(ValueError, match=said) as raised:
         call(Scan("ssd", TREES["mixed"].size))
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("taps", [1, 2, 4])
-def test_convolution_runs_along_every_path(name: str, taps: int) -> None:
-    tree = TREES[name]
-    g = torch.Generator().manual_seed(taps)
-    x, weight, bias, tail = (
-        torch.randn(shape, generator=g, dtype=F64) for shape in ((2, tree.size, 3), (3, taps), (3,), (2, taps - 1, 3))
-    )
-    y = tree_convolution(x, weight, bias, tail, tree=tree)
-    for node in range(tree.size):
-        line = torch.cat([tail, x[:, list(tree.path(node))]], dim=1)
-        plain = F.conv1d(line.mT, weight[:, None], bias, groups=3).mT
-        assert close(y[:, node], plain[:, -1])
-        after = replay_convolution(x, tail, tree=tree, node=node)
-        assert torch.equal(after, line[:, line.shape[1] - taps + 1 :])
-    nodes = torch.tensor([tree.size - 1, -1])
-    assert torch.equal(replay_convolution(x, tail, tree=tree, node=nodes)[1], tail[1])
-
-
-@pytest.mark.parametrize("backend", ["torch", "cpu"])
-@pytest.mark.parametrize("dtype", [torch.float32, F64, torch.bfloat16])
-def test_convolution_has_the_bits_of_single_steps(backend: str, dtype: torch.dtype) -> None:
-    runnable(backend)
-    tree = TREES["mixed"]
-    x, weight, bias, tail = (
-        torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-        for shape in ((2, 9, 37), (37, 4), (37,), (2, 3, 37))
-    )
-    y = tree_convolution(x, weight, bias, tail, tree=tree, backend=backend)
-    for node in range(tree.size):
-        now = tail
-        for i in tree.path(node):
-            out, now = short_convolution_step(x[:, i], weight, bias, now, backend=backend)
-        assert torch.equal(out, y[:, node])
-        assert torch.equal(now, replay_convolution(x, tail, tree=tree, node=node))
-
-
-def test_convolution_of_nothing_before_starts_from_zeros() -> None:
-    x, weight = torch.randn(1, 4, 2), torch.randn(2, 3)
-    zeros = torch.zeros(1, 2, 2)
-    tree = Tree.chain(4)
-    assert torch.equal(tree_convolution(x, weight, tree=tree), tree_convolution(x, weight, tail=zeros, tree=tree))
-    with pytest.raises(ValueError, match="tail has shape"):
-        tree_convolution(x, weight, tail=zeros[:, 1:], tree=tree)
 
 
 def test_what_a_tree_knows_of_itself() -> None:

@@ -25,8 +25,8 @@ def fits(backend: str, tree: Tree) -> bool:
     return 0 < tree.size <= (LARGEST if backend == "triton" else tree.size)
 
 
-def _triton() -> Any:
-    return import_module("ssmtool_kernels.tree.triton")
+def _triton(module: str = "triton") -> Any:
+    return import_module(f"ssmtool_kernels.tree.{module}")
 
 
 def _whole(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -109,7 +109,7 @@ def selective(
 ) -> Tensor:
     """As `tree_selective_scan`."""
     if backend == "triton":
-        return _triton().selective(*_whole(x, dt, A, B, C, D, h0), tree[3], tree[1], levels)
+        return _triton("triton_selective").selective(*_whole(x, dt, A, B, C, D, h0), tree[3], tree[1], levels)
     y = torch.empty(x.shape, dtype=x.dtype)
     batch, size, channels = x.shape
     groups, states = B.shape[2:]
@@ -130,7 +130,7 @@ def replay_selective(
 ) -> Tensor:
     """As `replay_selective`."""
     if backend == "triton":
-        return _triton().replay_selective(*_whole(x, dt, A, B, h0), tree[2], tree[1], node)
+        return _triton("triton_selective").replay_selective(*_whole(x, dt, A, B, h0), tree[2], tree[1], node)
     h = torch.empty(h0.shape, dtype=h0.dtype)
     batch, size, channels = x.shape
     groups, states = B.shape[2:]
@@ -165,7 +165,7 @@ def diagonal(
 ) -> Tensor:
     """As `tree_diagonal_scan`."""
     if backend == "triton":
-        return _triton().diagonal(*_whole(lam, B, C, D, u, x0), tree[2], tree[1], levels)
+        return _triton("triton_diagonal").diagonal(*_whole(lam, B, C, D, u, x0), tree[2], tree[1], levels)
     batch, systems, size, inputs = u.shape
     outputs, states = C.shape[1:]
     y = torch.empty((batch, systems, size, outputs), dtype=u.dtype)
