@@ -13,6 +13,9 @@ from ssmtool.lti.factors import Progress, Slots, factorised, resolve_device
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import minimal
 from ssmtool.lti.systems import DenseSystem, System
+from ssmtool_kernels import native
+from ssmtool_kernels.backends import resolve
+from ssmtool_kernels.hankel import LARGEST, hankel_values
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,16 @@ class Balanced:
     usable: np.ndarray
 
 
+_COMPILED = {"cpu": 32, "cuda": LARGEST}  # slots up to which Jacobi's method, compiled, is faster than LAPACK
 _NEGLIGIBLE = 1e-14  # states with sigma below this share of sigma_1 cannot be told from rounding in a projection
 
 
 def hankel_singular_values(system: System, device: str = "cpu", progress: Progress | None = None) -> Spectrum:
     """Hankel singular values of every system of a batch, of the real input-output system.
 
-    Diagonal systems: no Gramian is formed; values keep their relative accuracy down to underflow for one input and one
-    output (a theorem: Demmel 1999), and in practice for several. Dense systems: Hammarling factors, accuracy about
-    1e-15 sigma_1.
+    Diagonal systems: no Gramian is formed; values keep their relative accuracy for one input and one output (down to
+    underflow where the compiled kernel runs, a theorem: Demmel 1999), and in practice for several. Dense systems:
+    Hammarling factors, accuracy about 1e-15 sigma_1.
 
     Args:
         system: S systems of order n.
@@ -118,6 +122,8 @@ def _values(slots: Slots, careful: bool) -> tuple[Tensor]:
     if careful:
         M = slots.careful()[0]
         return (torch.linalg.svdvals(torch.linalg.qr(_graded(M).cpu()).R.mH),)
+    if slots.siso and _compiled(slots):
+        return (hankel_values(slots.a, slots.B[:, :, 0], slots.C[:, 0], slots.real),)
     if slots.siso:
         # LAPACK's tridiagonalisation of the lower triangle starts at the large end: graded matrices keep their digits.
         # A GPU's solvers promise nothing of the kind, so this is done on the CPU.
@@ -125,6 +131,14 @@ def _values(slots: Slots, careful: bool) -> tuple[Tensor]:
         return (torch.nn.functional.pad(values, (0, 2 * slots.a.shape[1] - values.shape[1])),)
     L, R = slots.factors()
     return (torch.linalg.svdvals((R.mT @ L).cpu()),)
+
+
+def _compiled(slots: Slots) -> bool:
+    """Whether the kernel of `ssmtool_kernels.hankel` runs here and is the faster way."""
+    device = slots.a.device.type
+    if slots.a.shape[1] > _COMPILED.get(device, 0) or (device == "cpu" and native.missing()):
+        return False
+    return resolve("auto", slots.a) == {"cpu": "cpu", "cuda": "triton"}[device]
 
 
 def _graded(M: Tensor) -> Tensor:

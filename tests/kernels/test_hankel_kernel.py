@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssmtool.lti import hankel
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.minimal import minimal
 from ssmtool.lti.systems import DiagonalSystem
@@ -41,6 +42,18 @@ def tensors(system: DiagonalSystem) -> tuple[torch.Tensor, ...]:
     reduced = minimal(system)
     B, C = reduced.B[:, :, 0].astype(np.complex128), reduced.C[:, 0].astype(np.complex128)
     return tuple(torch.from_numpy(x) for x in (reduced.a, B, C, reduced.real))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[DiagonalSystem], np.ndarray]:
+    """Values by ssmtool's own factors and LAPACK, the kernels switched off."""
+
+    def values(given: DiagonalSystem) -> np.ndarray:
+        with monkeypatch.context() as patch:
+            patch.setattr(hankel, "_COMPILED", {})
+            return hankel_singular_values(given).sigma
+
+    return values
 
 
 def s4d(rng: np.random.Generator) -> DiagonalSystem:
@@ -86,11 +99,15 @@ KINDS = (s4d, lru, clustered, near_circle, nearly_real, mixed, all_real, full)
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_the_engine(kind: Callable[[np.random.Generator], DiagonalSystem], backend: str) -> None:
+def test_agrees_with_the_engine(
+    kind: Callable[[np.random.Generator], DiagonalSystem],
+    backend: str,
+    engine: Callable[[DiagonalSystem], np.ndarray],
+) -> None:
     if backend == "naive" and kind in (s4d, full):
         pytest.skip("orders for the compiled code")
     given = kind(RNG(3))
-    expected = hankel_singular_values(given).sigma
+    expected = engine(given)
     found = hankel_values(*tensors(given), backend=backend).numpy()
     width = expected.shape[1]
     assert not found[:, width:].any()
@@ -156,6 +173,35 @@ def test_values_keep_their_digits_down_to_underflow(backend: str) -> None:
     found = hankel_values(*tensors(given), backend=backend).numpy()[0]
     assert truth[-1] < 1e-190
     assert np.abs(found / truth - 1).max() <= 1e-12
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", [lru, mixed, clustered, all_real])
+def test_ssmtool_takes_the_kernel_and_finds_the_same(
+    kind: Callable[[np.random.Generator], DiagonalSystem],
+    engine: Callable[[DiagonalSystem], np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = kind(RNG(11))
+    expected = engine(given)
+    calls: list[int] = []
+    monkeypatch.setattr(hankel, "hankel_values", lambda *x: (calls.append(len(x[0])), hankel_values(*x))[1])
+    found = hankel_singular_values(given)
+    assert calls
+    assert np.array_equal(found.sigma == 0, expected == 0)
+    np.testing.assert_allclose(found.sigma, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_agrees_with_the_engine(
+    kind: Callable[[np.random.Generator], DiagonalSystem], engine: Callable[[DiagonalSystem], np.ndarray]
+) -> None:
+    given = kind(RNG(3))
+    expected = engine(given)
+    found = hankel_values(*(x.cuda() for x in tensors(given)), backend="triton").cpu().numpy()[:, : expected.shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
