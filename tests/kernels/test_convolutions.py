@@ -29,7 +29,7 @@ FAST = [
     "torch",
     pytest.param("triton", marks=pytest.mark.skipif(not interpreting(), reason="Triton's interpreter is off")),
 ]
-SHORT = ["torch", pytest.param("cpu", marks=pytest.mark.skipif(bool(native.missing()), reason="no C compiler"))]
+SHORT = [*FAST, pytest.param("cpu", marks=pytest.mark.skipif(bool(native.missing()), reason="no C compiler"))]
 
 
 def normal(*sizes: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -201,13 +201,13 @@ def test_fast_lengths_are_the_smallest_products_of_two_three_five() -> None:
 
 @pytest.mark.parametrize("backend", SHORT)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("channels", [3, 16, 277])
+@pytest.mark.parametrize("channels", [3, 67])
 def test_decoding_continues_a_prefill_bit_for_bit(backend: str, dtype: torch.dtype, channels: int) -> None:
-    x, weight, bias = (z.to(dtype) for z in (normal(2, 29, channels), normal(channels, 4), normal(channels)))
+    x, weight, bias = (z.to(dtype) for z in (normal(2, 19, channels), normal(channels, 4), normal(channels)))
     whole, end = short_convolution(x, weight, bias, backend=backend)
     head, tail = short_convolution(x[:, :13], weight, bias, backend=backend)
     steps = [head]
-    for t in range(13, 29):
+    for t in range(13, 19):
         y, tail = short_convolution_step(x[:, t], weight, bias, tail, backend=backend)
         steps.append(y[:, None])
     assert torch.equal(torch.cat(steps, dim=1), whole)

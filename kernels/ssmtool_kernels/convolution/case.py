@@ -168,6 +168,6 @@ CASES = {
         cost=_short_cost,
         sweep="D",
         peers={"conv1d": _conv1d},
-        backends=("torch", "cpu"),
+        backends=("torch", "cpu", "triton"),
     ),
 }

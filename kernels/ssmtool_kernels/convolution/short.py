@@ -24,7 +24,7 @@ def short_convolution(
         x: (b, L, c) float; float16 and bfloat16 are summed in float32 and rounded once.
         weight: (c, K), K >= 1.  bias: (c,), 0 by default.  Both of x's dtype.
         tail: (b, K - 1, c) the inputs before x, as the call before returned them; 0 by default.
-        backend: see `ssmtool_kernels.backends`; `triton` runs as `torch`.
+        backend: see `ssmtool_kernels.backends`.
 
     Returns:
         y (b, L, c), and the tail for the next call. Differentiable once in x, weight, bias, tail. On one backend,
@@ -46,8 +46,11 @@ def short_convolution(
     chosen = resolve(backend, x)
     work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     start = x.new_zeros(channels, dtype=work) if bias is None else bias.to(work)
-    if chosen == "cpu":
-        y = _convolve(x.to(work), weight.to(work), start, old.to(work)).to(x.dtype)
+    if chosen in ("cpu", "triton"):
+        if chosen == "cpu":
+            y = _convolve(x.to(work), weight.to(work), start, old.to(work), chosen).to(x.dtype)
+        else:
+            y = _convolve(x, weight.to(work), start, old, chosen)
         kept = min(length, taps - 1)
         return y, torch.cat([old[:, kept:], x[:, length - kept :]], dim=1)
     padded = torch.cat([old, x], dim=1)
@@ -72,8 +75,12 @@ def _shifted_sum(padded: Tensor, weight: Tensor, bias: Tensor, length: int) -> T
 
 
 @torch.library.custom_op("ssmtool::short_convolution", mutates_args=())
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, backend: str) -> Tensor:
     x, taps = x.contiguous(), weight.mT.contiguous()
+    if x.numel() and backend == "triton":
+        from ssmtool_kernels.convolution import triton
+
+        return triton.forward(x, taps, bias.contiguous(), tail.contiguous())
     y = torch.empty_like(x)
     shape = (*x.shape, taps.shape[0], native.threads())
     native.function("convolution", "short_forward", x.dtype)(x, taps, bias.contiguous(), tail.contiguous(), y, *shape)
@@ -81,13 +88,20 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensor:
 
 
 @_convolve.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, backend: str) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("ssmtool::short_convolution_backward", mutates_args=())
-def _convolve_backward(x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _convolve_backward(
+    x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, taps, dy = x.contiguous(), weight.mT.contiguous(), dy.contiguous()
+    if x.numel() and backend == "triton":
+        from ssmtool_kernels.convolution import triton
+
+        dx, dtaps, dbias, dtail = triton.backward(x, taps, tail.contiguous(), dy)
+        return dx, dtaps.mT.contiguous(), dbias, dtail
     dx, dtaps, dtail = torch.empty_like(x), torch.empty_like(taps), torch.empty_like(tail.contiguous())
     dbias = weight.new_empty(weight.shape[0])
     run = native.function("convolution", "short_backward", x.dtype)
@@ -96,7 +110,7 @@ def _convolve_backward(x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor) -> t
 
 
 @_convolve_backward.register_fake
-def _(x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         x.new_empty(x.shape),
         weight.new_empty(weight.shape),
@@ -106,12 +120,12 @@ def _(x: Tensor, weight: Tensor, tail: Tensor, dy: Tensor) -> tuple[Tensor, Tens
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _, tail = inputs
+    x, weight, _, tail, ctx.backend = inputs
     ctx.save_for_backward(x, weight, tail)
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    return _convolve_backward(*ctx.saved_tensors, dy)
+    return *_convolve_backward(*ctx.saved_tensors, dy, ctx.backend), None
 
 
 _convolve.register_autograd(_differentiate, setup_context=_setup)
