@@ -123,7 +123,6 @@ def command(
         typer.Option(
             "--drop-blocks",
             metavar="K",
-            min=1,
             help="Models of Mamba blocks alone: leave K whole blocks out, those without which the loss on the tokens "
             "rises least. A step of its own: compress the result once more for fewer states.",
         ),

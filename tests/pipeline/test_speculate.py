@@ -19,7 +19,7 @@ from ssmtool.pipeline.speculate import open_stack, paired, speculate
 from ssmtool.pipeline.speculate_decode import Pair, Start, decode, start
 from ssmtool.pipeline.speculate_plan import Plan
 from ssmtool.selective.language import LanguageModel
-from ssmtool.selective.mixers import ScalarMixer
+from ssmtool.selective.mixers import Mixer, ScalarMixer
 from tests.pipeline.language_models import byte_model, hybrid, saved
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -35,7 +35,8 @@ def thinned(model: LanguageModel, rank: int, seed: int = 0) -> LanguageModel:
     """A draft with random orthonormal projectors: a bad one, whose state still is the model's, projected."""
     generator = torch.Generator().manual_seed(seed)
 
-    def projected(mixer: ScalarMixer) -> ScalarMixer:
+    def projected(mixer: Mixer) -> ScalarMixer:
+        assert isinstance(mixer, ScalarMixer)
         q = torch.linalg.qr(torch.randn(mixer.groups, mixer.states, rank, generator=generator))[0].mT.contiguous()
         return replace(mixer, project_b=q, project_c=q)
 
