@@ -60,9 +60,9 @@ CASES = {
     "selective_scan": Case(
         shape={"B": 4, "L": 4096, "E": 256, "G": 1, "N": 16, "through": 1, "gate": 1, "softplus": 1},
         small=(
-            {"B": 2, "L": 37, "E": 6, "G": 3, "N": 5, "state": 1},
-            {"B": 2, "L": 67, "E": 35, "N": 4, "state": 1, "resets": 1, "gate": 0},
-            {"B": 1, "L": 40, "E": 5, "N": 3, "packed": 1, "state": 1, "resets": 1, "softplus": 0},
+            {"B": 2, "L": 19, "E": 4, "G": 2, "N": 5, "state": 1},
+            {"B": 1, "L": 33, "E": 35, "N": 4, "state": 1, "resets": 1, "gate": 0},
+            {"B": 1, "L": 23, "E": 3, "N": 3, "packed": 1, "state": 1, "resets": 1, "softplus": 0},
             {"B": 1, "L": 1, "E": 1, "N": 1, "through": 0, "gate": 0, "softplus": 0},
             {"B": 2, "L": 0, "E": 4, "G": 2, "N": 2, "state": 1},
         ),

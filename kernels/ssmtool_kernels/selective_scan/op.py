@@ -14,8 +14,11 @@ from ssmtool_kernels.segments import each_sequence, offsets, resets_of
 from ssmtool_kernels.selective_scan.naive import selective_scan_naive, selective_step_naive
 from ssmtool_kernels.selective_scan.stepwise import selective_scan_stepwise
 
-BLOCK = 64  # channels of a block in native.c
-APART = {"cpu": 64, "triton": 16}  # steps between the states that are kept for the backward pass; W and Q in native.c
+BLOCK = 64  # channels of a block: W in native.c
+APART = {
+    "cpu": 64,
+    "triton": 16,
+}  # steps between the states kept for the backward pass: Q in native.c, STEPS in triton.py
 
 
 def selective_scan(
@@ -183,10 +186,9 @@ def _flat(
     work = _work(x)
     if h0 is None:
         h0 = x.new_zeros((len(offsets) - 1, *A.shape), dtype=work)
+    along = [x, dt, B, C, z]
     if backend == "cpu":
-        along = [None if t is None else t.to(work) for t in (x, dt, B, C, z)]
-    else:
-        along = [x, dt, B, C, z]
+        along = [None if t is None else t.to(work) for t in along]
     parameters = [None if t is None else t.to(work) for t in (A, D, h0, bias)]
     tensors = [t for t in (*along, *parameters) if t is not None]
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
