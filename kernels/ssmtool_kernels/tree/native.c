@@ -57,22 +57,25 @@ void ssd(const REAL *x, const REAL *dt, const REAL *A, const REAL *B, const REAL
             }
 }
 
-/* parents: (T); node: (batch), -1 for none; h: (batch, H, P, N). scratch: levels + 1 numbers of 64 bits. */
+/* parents: (T); node: (batch), -1 for none; h: (batch, H, P, N). Per thread paths: levels + 1, decays: levels + 1. */
 void replay_ssd(const REAL *x, const REAL *dt, const REAL *A, const REAL *B, const REAL *h0, const int64_t *parents,
-                const int64_t *node, REAL *h, int64_t *scratch, int64_t batch, int64_t T, int64_t H, int64_t P,
-                int64_t G, int64_t N, int64_t levels, int64_t threads) {
+                const int64_t *node, REAL *h, int64_t *paths, REAL *decays, int64_t batch, int64_t T, int64_t H,
+                int64_t P, int64_t G, int64_t N, int64_t levels, int64_t threads) {
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t j = 0; j < H; j++) {
-            int64_t *path = scratch + omp_get_thread_num() * (levels + 1);
-            const int64_t length = climb(parents, node[b], path), offset = (b * H + j) * P * N;
-            memcpy(h + offset, h0 + offset, sizeof(REAL) * P * N);
-            for (int64_t i = length - 1; i >= 0; i--) {
-                const int64_t at = b * T + path[i];
-                const REAL step = dt[at * H + j], decay = ssd_decay(step, A[j]);
-                const REAL *rows = B + (at * G + j / (H / G)) * N;
-                for (int64_t p = 0; p < P; p++)
-                    ssd_advance(h + offset + p * N, decay, step * x[(at * H + j) * P + p], rows, N);
+            int64_t *path = paths + omp_get_thread_num() * (levels + 1);
+            REAL *decay = decays + omp_get_thread_num() * (levels + 1);
+            const int64_t length = climb(parents, node[b], path);
+            for (int64_t i = 0; i < length; i++) decay[i] = ssd_decay(dt[(b * T + path[i]) * H + j], A[j]);
+            for (int64_t p = 0; p < P; p++) { /* the whole path for one row: the state is read and written once */
+                REAL *state = h + ((b * H + j) * P + p) * N;
+                memcpy(state, h0 + ((b * H + j) * P + p) * N, sizeof(REAL) * N);
+                for (int64_t i = length - 1; i >= 0; i--) {
+                    const int64_t at = b * T + path[i];
+                    const REAL drive = dt[at * H + j] * x[(at * H + j) * P + p];
+                    ssd_advance(state, decay[i], drive, B + (at * G + j / (H / G)) * N, N);
+                }
             }
         }
 }

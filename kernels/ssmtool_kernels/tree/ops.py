@@ -83,9 +83,9 @@ def replay_ssd(
     h = torch.empty(h0.shape, dtype=h0.dtype)
     batch, size, heads, width = x.shape
     groups, states = B.shape[2:]
-    scratch = torch.empty((levels + 1) * native.threads(), dtype=torch.int64)
+    paths = torch.empty((levels + 1) * native.threads(), dtype=torch.int64)
     sizes = (batch, size, heads, width, groups, states, levels)
-    _run("replay_ssd", x, x, dt, A, B, h0, tree[0], node, h, scratch, *sizes)
+    _run("replay_ssd", x, x, dt, A, B, h0, tree[0], node, h, paths, _scratch(x, levels + 1), *sizes)
     return h
 
 
