@@ -12,6 +12,7 @@ from ssmtool_kernels.convolution.state_passing import state_passing_convolution
 from ssmtool_kernels.diagonal_scan.mimo import mimo_scan
 from ssmtool_kernels.diagonal_scan.naive import diagonal_scan_naive
 from ssmtool_kernels.diagonal_scan.siso import siso_scan
+from ssmtool_kernels.diagonal_scan.tables import tables_scan
 from ssmtool_kernels.s4d_chunked.chunked import SIZE, chunked_scan
 from ssmtool_kernels.s4d_kernel.two_level import powers_of
 from ssmtool_kernels.segments import each_sequence, offsets, resets_of
@@ -89,33 +90,24 @@ def diagonal_scan(
         y, last = chunked_scan(powers_of(lam, SIZE + 1), B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state)
         return y[..., None].to(dtype), last
     if chosen == "torch" and mask is None and cu_seqlens is None and bool((lam != 0).all()):
-        y, last = _by_convolution(lam, B, C, D, u, x0)
+        y, last = _by_convolution(lam, B, C, D, u, state)
         return y.to(dtype), last
     if chosen in ("naive", "torch"):
-        y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
-        return y.to(dtype), last
-    state = lam.new_zeros((count, systems, n)) if x0 is None else x0
-    if chosen == "torch" and inputs == outputs == 1 and mask is None and cu_seqlens is None:
-        y, last = chunked_scan(powers_of(lam, SIZE + 1), B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state)
-        return y[..., None].to(dtype), last
-    if chosen in ("naive", "torch"):
-        y, last = _stepwise(lam, B, C, D, u, x0, mask, cu_seqlens)
+        y, last = _stepwise(lam, B, C, D, u, state, mask, cu_seqlens)
         return y.to(dtype), last
     if inputs == outputs == 1:
-        y, last = siso_scan(lam, B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state, mask, bounds, chosen)
+        scan = tables_scan if chosen == "triton" else siso_scan
+        y, last = scan(lam, B[..., 0], C[:, 0], D[:, 0, 0], u[..., 0], state, mask, bounds)
         y = y[..., None]
     else:
         y, last = mimo_scan(lam, B, C, D, u, state, mask, bounds, chosen)
     return y.to(dtype), last
 
 
-def _by_convolution(
-    lam: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, x0: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _by_convolution(lam: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     """In float64: the logarithm of a slow eigenvalue in float32 has too few digits for a long scan."""
-    a, *others = (z.to(torch.complex128) for z in (lam, B, C))
-    state = None if x0 is None else x0.to(torch.complex128)
-    y, last = state_passing_convolution(torch.log(a), others[0], others[1], D.double(), u.double(), state)
+    a, b, c, x = (z.to(torch.complex128) for z in (lam, B, C, x0))
+    y, last = state_passing_convolution(torch.log(a), b, c, D.double(), u.double(), x)
     return y.to(u.dtype), last.to(lam.dtype)
 
 
