@@ -162,7 +162,9 @@ def test_projected_is_the_scan_of_projected_rows(backend: str) -> None:
     g = torch.Generator().manual_seed(1)
     rows, columns = (torch.randn(2, 2, 6, generator=g, dtype=F64) for _ in range(2))
     y, last = ssd(x, dt, A, B, C, D, h0[..., :2], project_b=rows, project_c=columns, backend=backend)
-    narrow = [torch.stack([part[:, :, i] @ side[i].mT for i in range(2)], 2) for part, side in ((B, rows), (C, columns))]
+    narrow = [
+        torch.stack([part[:, :, i] @ side[i].mT for i in range(2)], 2) for part, side in ((B, rows), (C, columns))
+    ]
     expected, end = ssd_naive(x, dt, A, *narrow, D, h0[..., :2])
     assert close(y, expected)
     assert close(last, end)
@@ -228,16 +230,22 @@ def test_steps_repeat_the_scan_bit_for_bit(sides: bool, dtype: torch.dtype, back
     assert torch.equal(h, last)
 
 
-def test_one_kernel_and_three_give_the_same_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks as long as the sequences, of several tiles, and of one tile."""
+@pytest.mark.parametrize("programs", [1, 3, 1000])
+def test_a_carried_state_gives_the_same_on_a_gpu(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks as long as the sequences, of several tiles, and of one; float64 where half precision is meant."""
     runnable("triton")
     from ssmtool_kernels.ssd import triton
 
-    arguments = inputs(1, 70, 2, 1, 5, width=17)
-    expected = ssd_naive(*arguments)
-    for programs in (1, 3, 1000):
-        monkeypatch.setattr(triton, "PROGRAMS", programs)
-        for a, b in zip(ssd(*arguments, backend="triton"), expected, strict=True):
+    monkeypatch.setattr(triton, "PROGRAMS", programs)
+    monkeypatch.setattr(triton, "carrying", lambda *_: {"Q": 16, "BP": 16, "BN": 16, "SLICE": 16})
+    x, dt, A, B, C, D, h0 = inputs(1, 70, 2, 1, 5, width=17)
+    resets = torch.rand(1, 70, generator=torch.Generator().manual_seed(3)) < 0.05
+    packed = torch.tensor([0, 20, 70])
+    states, z = torch.cat([h0, -h0]), torch.randn_like(x)
+    for more in ({}, {"resets": resets, "z": z}):
+        given: dict[str, Any] = {"h0": states, "cu_seqlens": packed, **more}
+        found = ssd(x, dt, A, B, C, D, **given, backend="triton")
+        for a, b in zip(found, ssd(x, dt, A, B, C, D, **given, backend="naive"), strict=True):
             assert close(a, b)
 
 

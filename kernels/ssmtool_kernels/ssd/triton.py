@@ -3,7 +3,8 @@
 One program takes a chunk of a sequence, a head and a block of the head's rows, and walks through the chunk tile by
 tile with the state in registers. Where sequences and heads are many, a chunk is the whole sequence: one kernel that
 reads and writes everything once. Where they are few, chunks are shorter, and two small kernels go before it: what every
-chunk adds to the state, and the state before every chunk.
+chunk adds to the state, and the state before every chunk. Where a state does not fit into registers beside the products
+(float32, more than 128 states), chunks are single tiles.
 
 Decays are recomputed from dt in every program: a cumulative sum over a tile costs less than a kernel of its own.
 Factors are bfloat16 or float16 if x is, sums float32. Resets mask exponents: step j reaches step i if no reset lies
@@ -23,6 +24,7 @@ from ssmtool_kernels.backends import interpreting
 from ssmtool_kernels.specimen import Specimen
 
 PROGRAMS = 512  # enough for the largest GPUs: with fewer, sequences are cut into chunks
+STEPS = 64  # of a tile, where the state is carried
 ELEMENTS = 1024  # of the states that one program passes along
 
 
@@ -68,10 +70,12 @@ def _state(
 ):
     """What a chunk adds to the state at its end, from left = B and right = x; or, REVERSE, what a chunk of one tile
     adds to the loss of the state at its start, from left = C and right = dy. through: the chunk's decay."""
-    chunk, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    chunk, head, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    slices = tl.cdiv(n, BN)
     group = head // (heads // groups)
     start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
-    steps, p, k = tl.arange(0, Q), part * BP + tl.arange(0, BP), tl.arange(0, BN)
+    steps, p = tl.arange(0, Q), block // slices * BP + tl.arange(0, BP)
+    k = block % slices * BN + tl.arange(0, BN)
     h = tl.zeros((BN, BP), dtype=states.dtype.element_ty)
     kept = tl.load(A + head) * 0 + 1.0
     for first in range(start, stop, Q):
@@ -93,7 +97,7 @@ def _state(
         kept *= keep
     at = (chunk.to(tl.int64) * heads + head) * width * n
     tl.store(states + at + p[None, :] * n + k[:, None], h, mask=(k < n)[:, None] & (p < width)[None, :])
-    if part == 0:
+    if block == 0:
         tl.store(through + chunk * heads + head, kept)
 
 
@@ -138,6 +142,7 @@ def _scan(
     Q: tl.constexpr,
     BP: tl.constexpr,
     BN: tl.constexpr,
+    SLICE: tl.constexpr,
     SKIP: tl.constexpr,
     GATE: tl.constexpr,
     KEEP: tl.constexpr,
@@ -160,6 +165,13 @@ def _scan(
         end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
         # Offsets within a tile are 32 bits wide: 64 would take twice the registers.
         shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (first * groups + group) * n
+        scores = tl.zeros((Q, Q), dtype=before.dtype.element_ty)
+        for above in range(0, n, SLICE):  # in slices: whole factors would leave no registers
+            some = above + tl.arange(0, SLICE)
+            part_of = (steps * (groups * n))[:, None] + some[None, :]
+            b = tl.load(B + to_shared + part_of, mask=valid[:, None] & (some < n)[None, :], other=0.0)
+            c = tl.load(C + to_shared + part_of, mask=valid[:, None] & (some < n)[None, :], other=0.0)
+            scores += tl.dot(c, tl.trans(b), input_precision=PRECISION)
         b = tl.load(B + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
         c = tl.load(C + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
         own, to_own = (steps * (heads * width))[:, None] + p[None, :], (first * heads + head) * width
@@ -170,7 +182,7 @@ def _scan(
         if RESETS:
             past = past & (met[:, None] == met[None, :])
         weights = tl.exp(tl.where(past, total[:, None] - total[None, :], float("-inf"))) * delta[None, :]
-        weights *= tl.dot(c, tl.trans(b), input_precision=PRECISION)
+        weights *= scores
         out = tl.dot(c, h.to(c.dtype), input_precision=PRECISION)
         out = tl.where((met == 0)[:, None], out * tl.exp(total)[:, None], 0.0)
         out += tl.dot(weights.to(u.dtype), u, input_precision=PRECISION)
@@ -193,6 +205,74 @@ def _scan(
         tl.store(last + here, h, mask=inside)
 
 
+@triton.jit
+def _tile(
+    x,
+    dt,
+    A,
+    B,
+    C,
+    D,
+    z,
+    resets,
+    before,
+    starts,
+    stops,
+    y,
+    raw,
+    heads,
+    groups,
+    width,
+    n,
+    Q: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    SKIP: tl.constexpr,
+    GATE: tl.constexpr,
+    KEEP: tl.constexpr,
+    RESETS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The same for chunks of one tile: the state is read in slices of BN and never held as a whole."""
+    chunk, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    group = head // (heads // groups)
+    start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
+    steps, p = tl.arange(0, Q), part * BP + tl.arange(0, BP)
+    rows = start + steps
+    valid = rows < stop
+    delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
+    shared, to_shared = (steps * (groups * n))[:, None], (start * groups + group) * n
+    state = (chunk.to(tl.int64) * heads + head) * width * n
+    scores = tl.zeros((Q, Q), dtype=before.dtype.element_ty)
+    out = tl.zeros((Q, BP), dtype=before.dtype.element_ty)
+    for first in range(0, n, BN):
+        k = first + tl.arange(0, BN)
+        here = valid[:, None] & (k < n)[None, :]
+        b = tl.load(B + to_shared + shared + k[None, :], mask=here, other=0.0)
+        c = tl.load(C + to_shared + shared + k[None, :], mask=here, other=0.0)
+        inside = (k < n)[:, None] & (p < width)[None, :]
+        h = tl.load(before + state + p[None, :] * n + k[:, None], mask=inside, other=0.0)
+        scores += tl.dot(c, tl.trans(b), input_precision=PRECISION)
+        out += tl.dot(c, h.to(c.dtype), input_precision=PRECISION)
+    own, to_own = (steps * (heads * width))[:, None] + p[None, :], (start * heads + head) * width
+    present = valid[:, None] & (p < width)[None, :]
+    u = tl.load(x + to_own + own, mask=present, other=0.0)
+    past = steps[:, None] >= steps[None, :]
+    if RESETS:
+        past = past & (met[:, None] == met[None, :])
+    scores *= tl.exp(tl.where(past, total[:, None] - total[None, :], float("-inf"))) * delta[None, :]
+    out = tl.where((met == 0)[:, None], out * tl.exp(total)[:, None], 0.0)
+    out += tl.dot(scores.to(u.dtype), u, input_precision=PRECISION)
+    if SKIP:
+        out += tl.load(D + head * width + p, mask=p < width, other=0.0)[None, :] * u.to(total.dtype)
+    if KEEP:
+        tl.store(raw + to_own + own, out.to(raw.dtype.element_ty), mask=present)
+    if GATE:
+        gate = tl.load(z + to_own + own, mask=present, other=0.0).to(total.dtype)
+        out *= gate / (1.0 + tl.exp(-gate))
+    tl.store(y + to_own + own, out.to(y.dtype.element_ty), mask=present)
+
+
 def chunks(offsets: Tensor, total: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sequences cut into chunks of at most `length` steps, without asking the device for numbers.
 
@@ -210,19 +290,29 @@ def chunks(offsets: Tensor, total: int, length: int) -> tuple[Tensor, Tensor, Te
     return starts, torch.minimum(starts + length, stops), firsts
 
 
+def half(dtype: torch.dtype) -> bool:
+    """Whether products run on tensor cores."""
+    return dtype in (torch.float16, torch.bfloat16)
+
+
 def sizes(dtype: torch.dtype, width: int, n: int) -> dict[str, int]:
-    """Tiles: steps, rows and states. Products without tensor cores (float32, float64) take smaller ones."""
-    narrow = dtype not in (torch.float16, torch.bfloat16)
+    """Tiles: steps, rows, and states in a slice. Without tensor cores (float32, float64) factors are held in registers
+    along the whole of a sum, and sums are short."""
+    steps, rows, states = (64, 64, 64) if half(dtype) else (32, 32, 32)
     return {
-        "Q": 32 if narrow else 64,
-        "BP": min(32 if narrow else 64, max(16, triton.next_power_of_2(width))),
-        "BN": max(16, triton.next_power_of_2(n)),
+        "Q": steps,
+        "BP": min(rows, max(16, triton.next_power_of_2(width))),
+        "BN": min(states, max(16, triton.next_power_of_2(n))),
     }
 
 
-def warps(n: int) -> int:
-    """More for wide states: they are held in registers."""
-    return 8 if n > 64 else 4
+def carrying(dtype: torch.dtype, width: int, n: int) -> dict[str, int] | None:
+    """Tiles of the kernel that holds (n, rows) of the state in registers; None where it does not fit."""
+    if n > 128 or not half(dtype):
+        return None
+    rows = min(32, max(16, triton.next_power_of_2(width)))
+    states = max(16, triton.next_power_of_2(n))
+    return {"Q": STEPS, "BP": rows, "BN": states, "SLICE": min(32, states)}
 
 
 def states_of(
@@ -242,7 +332,7 @@ def states_of(
     blocks = sizes(right.dtype, width, n)
     states = initial.new_empty(len(starts), heads, width, n)
     through, last = A.new_empty(len(starts), heads), torch.empty_like(initial)
-    grid = (len(starts), heads, triton.cdiv(width, blocks["BP"]))
+    grid = (len(starts), heads, triton.cdiv(width, blocks["BP"]) * triton.cdiv(n, blocks["BN"]))
     _state[grid](
         *(left, right, dt, A, A if resets is None else resets.view(torch.uint8), starts, stops, states, through),
         *(heads, groups, width, n),
@@ -250,7 +340,7 @@ def states_of(
         RESETS=resets is not None,
         REVERSE=reverse,
         PRECISION="ieee",
-        num_warps=warps(n),
+        num_warps=4,
     )
     _pass[(len(firsts) - 1, heads, triton.cdiv(width * n, ELEMENTS))](
         *(states, through, firsts, initial, last, heads, width * n), ELEMENTS=ELEMENTS, REVERSE=reverse, num_warps=4
@@ -281,29 +371,34 @@ def forward(
     dtype = x.dtype
     x, B, C, z = readable(x, B, C, z)  # type: ignore[assignment]
     (total, heads, width), (groups, n) = x.shape, B.shape[1:]
-    blocks = sizes(x.dtype, width, n)
+    blocks = carrying(x.dtype, width, n)
+    carry = blocks is not None
+    blocks = blocks or sizes(x.dtype, width, n)
     parts = triton.cdiv(width, blocks["BP"])
     y, raw = torch.empty_like(x), torch.empty_like(x) if keep else x.new_empty(0)
-    whole = len(h0) * heads * parts >= PROGRAMS
+    whole = carry and len(h0) * heads * parts >= PROGRAMS
     if whole:
         starts, stops, before, last = offsets[:-1], offsets[1:], h0, torch.empty_like(h0)
     else:
-        length = blocks["Q"] * max(1, total * heads * parts // (PROGRAMS * blocks["Q"]))
-        starts, stops, _ = cut = chunks(offsets, total, length)
+        tiles = max(1, total * heads * parts // (PROGRAMS * blocks["Q"])) if carry else 1
+        starts, stops, _ = cut = chunks(offsets, total, tiles * blocks["Q"])
         before, last = states_of(B, x, dt, A, resets, h0, cut, reverse=False)
-    _scan[(len(starts), heads, parts)](
-        *(x, dt, A, B, C, A if D is None else D, x if z is None else z),
-        *(A if resets is None else resets.view(torch.uint8), before, starts, stops, y, raw if keep else y, last),
-        *(heads, groups, width, n),
-        **blocks,
-        SKIP=D is not None,
-        GATE=z is not None,
-        KEEP=keep,
-        RESETS=resets is not None,
-        FINAL=whole,
-        PRECISION="ieee",
-        num_warps=warps(n),
-    )
+    options = {"SKIP": D is not None, "GATE": z is not None, "KEEP": keep, "RESETS": resets is not None}
+    given = (x, dt, A, B, C, A if D is None else D, x if z is None else z)
+    given += (A if resets is None else resets.view(torch.uint8), before, starts, stops, y, raw if keep else y)
+    grid = (len(starts), heads, parts)
+    if carry:
+        _scan[grid](
+            *(*given, last, heads, groups, width, n),
+            **blocks,
+            **options,
+            FINAL=whole,
+            PRECISION="ieee",
+            num_warps=8,
+            num_stages=1,
+        )
+    else:
+        _tile[grid](*given, heads, groups, width, n, **blocks, **options, PRECISION="ieee", num_warps=8)
     return y.to(dtype), last, raw.to(dtype)
 
 
@@ -311,32 +406,31 @@ def specimens() -> Iterator[Specimen]:
     """Heads of 64 rows and 128 states, float32 and bfloat16; everything optional switched on."""
     from ssmtool_kernels.ssd import triton_backward, triton_step
 
-    integers = dict.fromkeys(("heads", "groups", "width", "n"), "i32")
-    for data, label in (("fp32", "fp32"), ("bf16", "bf16")):
-        blocks = sizes(torch.float32 if data == "fp32" else torch.bfloat16, 64, 128)
-        rest = {"dt": "*fp32", "A": "*fp32", "resets": "*u8", "starts": "*i64", "stops": "*i64", **integers}
-        common = {**blocks, "RESETS": True, "PRECISION": "ieee"}
-        yield Specimen(
-            kernel=_state,
-            types={"left": f"*{data}", "right": f"*{data}", "states": "*fp32", "through": "*fp32", **rest},
-            constants={**common, "REVERSE": False},
-            label=f"{label} N=128",
-            warps=warps(128),
-            aligned=("width", "n"),
-        )
-        yield Specimen(
-            kernel=_scan,
-            types={
-                **dict.fromkeys(("x", "B", "C", "z", "y", "raw"), f"*{data}"),
-                "D": "*fp32",
-                "before": "*fp32",
-                "last": "*fp32",
-                **rest,
-            },
-            constants={**common, "SKIP": True, "GATE": True, "KEEP": False, "FINAL": True},
-            label=f"{label} N=128",
-            warps=warps(128),
-            aligned=("width", "n"),
-        )
+    for data, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        types = {
+            **dict.fromkeys(("x", "B", "C", "z", "y", "raw", "left", "right"), f"*{data}"),
+            **dict.fromkeys(("dt", "A", "D", "before", "last", "states", "through"), "*fp32"),
+            "resets": "*u8",
+            "starts": "*i64",
+            "stops": "*i64",
+            **dict.fromkeys(("heads", "groups", "width", "n"), "i32"),
+        }
+        carried = carrying(dtype, 64, 128)
+        options = {"RESETS": True, "PRECISION": "ieee"}
+        outputs = {**options, "SKIP": True, "GATE": True, "KEEP": False}
+        kinds = [(_state, {**sizes(dtype, 64, 128), **options, "REVERSE": False}, 4, 2)]
+        kinds.append((_tile, {**sizes(dtype, 64, 128), **outputs}, 8, 2))
+        if carried:
+            kinds.append((_scan, {**carried, **outputs, "FINAL": True}, 8, 1))
+        for kernel, constants, warps, stages in kinds:
+            yield Specimen(
+                kernel=kernel,
+                types={name: types[name] for name in kernel.arg_names if name in types},
+                constants=constants,
+                label=f"{data} N=128",
+                warps=warps,
+                stages=stages,
+                aligned=("width", "n"),
+            )
     yield from triton_backward.specimens()
     yield from triton_step.specimens()

@@ -1,8 +1,8 @@
 """The adjoint of the scan of Mamba-2 on a GPU.
 
 The states before every tile are computed again and kept, the losses of the states after every tile alike, from the end.
-Then tiles are independent: one kernel for what is lost by x, dt, A and D, a program per tile and head; one for B
-and C, a program per tile, group and part of its heads, whose sums over these heads stay in registers. Transposed
+Then tiles are independent: one kernel for what is lost by x, dt, A and D, a program per tile and head; one for B and
+again for C, a program per tile, group and part of its heads, whose sum over these heads stays in registers. Transposed
 products are computed as such: a product that is cast and transposed goes wrong on Hopper with some compilers.
 """
 
@@ -54,22 +54,27 @@ def _own(
     chunk, head = tl.program_id(0), tl.program_id(1)
     group = head // (heads // groups)
     start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
-    steps, k = tl.arange(0, Q), tl.arange(0, BN)
+    steps = tl.arange(0, Q)
     rows = start + steps
     valid = rows < stop
     delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
     end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
     from_start = tl.where(met == 0, tl.exp(total), 0.0)
     to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf")))
-    shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (start * groups + group) * n
-    b = tl.load(B + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
-    c = tl.load(C + to_shared + shared, mask=valid[:, None] & (k < n)[None, :], other=0.0)
+    shared, to_shared = (steps * (groups * n))[:, None], (start * groups + group) * n
+    scores = tl.zeros((Q, Q), dtype=total.dtype)
+    for above in range(0, n, BN):
+        k = above + tl.arange(0, BN)
+        here = valid[:, None] & (k < n)[None, :]
+        b = tl.load(B + to_shared + shared + k[None, :], mask=here, other=0.0)
+        c = tl.load(C + to_shared + shared + k[None, :], mask=here, other=0.0)
+        scores += tl.dot(b, tl.trans(c), input_precision=PRECISION)
     # Matrices are indexed (j, i): what step j gave to the later step i.
     future = steps[:, None] <= steps[None, :]
     if RESETS:
         future = future & (met[:, None] == met[None, :])
     weights = tl.exp(tl.where(future, total[None, :] - total[:, None], float("-inf")))
-    weights *= tl.dot(b, tl.trans(c), input_precision=PRECISION)
+    weights *= scores
 
     matches = tl.zeros((Q, Q), dtype=total.dtype)
     direct, came, went = tl.zeros_like(total), tl.zeros_like(total), tl.zeros_like(total)
@@ -81,13 +86,22 @@ def _own(
         own = (steps * (heads * width))[:, None] + p[None, :]
         u = tl.load(x + to_own + own, mask=present, other=0.0)
         lost = tl.load(dy + to_own + own, mask=present, other=0.0)
-        inside = (k < n)[:, None] & (p < width)[None, :]
-        h = tl.load(before + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
-        g = tl.load(after + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
         wide, wide_lost = u.to(total.dtype), lost.to(total.dtype)
-        kept += tl.sum(tl.sum(h * g, 1), 0)
-        came += tl.sum(tl.dot(c, h.to(c.dtype), input_precision=PRECISION) * wide_lost, 1)
-        beyond = tl.dot(b, g.to(b.dtype), input_precision=PRECISION) * to_end[:, None]
+        carried = tl.zeros((Q, BP), dtype=total.dtype)
+        beyond = tl.zeros((Q, BP), dtype=total.dtype)
+        for above in range(0, n, BN):
+            k = above + tl.arange(0, BN)
+            here = valid[:, None] & (k < n)[None, :]
+            inside = (k < n)[:, None] & (p < width)[None, :]
+            h = tl.load(before + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
+            g = tl.load(after + base * n + p[None, :] * n + k[:, None], mask=inside, other=0.0)
+            kept += tl.sum(tl.sum(h * g, 1), 0)
+            c = tl.load(C + to_shared + shared + k[None, :], mask=here, other=0.0)
+            carried += tl.dot(c, h.to(c.dtype), input_precision=PRECISION)
+            b = tl.load(B + to_shared + shared + k[None, :], mask=here, other=0.0)
+            beyond += tl.dot(b, g.to(b.dtype), input_precision=PRECISION)
+        came += tl.sum(carried * wide_lost, 1)
+        beyond *= to_end[:, None]
         went += tl.sum(beyond * wide, 1)
         du = beyond + tl.dot(weights.to(lost.dtype), lost, input_precision=PRECISION)
         direct += tl.sum(du * wide, 1)
@@ -114,16 +128,13 @@ def _shared(
     x,
     dt,
     A,
-    B,
-    C,
+    other,
     resets,
-    before,
-    after,
+    states,
     starts,
     stops,
     dy,
-    dB,
-    dC,
+    out,
     heads,
     groups,
     width,
@@ -133,28 +144,26 @@ def _shared(
     BP: tl.constexpr,
     BN: tl.constexpr,
     HEADS: tl.constexpr,
+    FOR_B: tl.constexpr,
     RESETS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dB, dC: (parts, total, G, N), the sum over HEADS heads of the group each."""
-    chunk, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """out: (parts, total, G, N), the sum over HEADS heads of the group each. FOR_B: dB from other = C and the losses
+    of the states after every tile; else dC from other = B and the states before every tile."""
+    chunk, group = tl.program_id(0), tl.program_id(1)
+    slices = tl.cdiv(n, BN)
+    part = tl.program_id(2) // slices
     start, stop = tl.load(starts + chunk), tl.load(stops + chunk)
-    steps, k = tl.arange(0, Q), tl.arange(0, BN)
+    steps, k = tl.arange(0, Q), tl.program_id(2) % slices * BN + tl.arange(0, BN)
     rows = start + steps
     valid = rows < stop
     here = valid[:, None] & (k < n)[None, :]
     shared, to_shared = (steps * (groups * n))[:, None] + k[None, :], (start * groups + group) * n
-    b = tl.load(B + to_shared + shared, mask=here, other=0.0)
-    c = tl.load(C + to_shared + shared, mask=here, other=0.0)
     share = heads // groups
-    to_b = tl.zeros((Q, BN), dtype=before.dtype.element_ty)
-    to_c = tl.zeros((Q, BN), dtype=before.dtype.element_ty)
+    found = tl.zeros((Q, BN), dtype=states.dtype.element_ty)
     for i in range(part * HEADS, tl.minimum(part * HEADS + HEADS, share)):
         head = group * share + i
         delta, total, met = decays(dt, A, resets, rows, valid, head, heads, RESETS)
-        end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
-        from_start = tl.where(met == 0, tl.exp(total), 0.0)
-        to_end = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
         base, to_own = (chunk.to(tl.int64) * heads + head) * width, (start * heads + head) * width
         for first in range(0, width, BP):
             p = first + tl.arange(0, BP)
@@ -162,32 +171,35 @@ def _shared(
             own = (steps * (heads * width))[:, None] + p[None, :]
             u = tl.load(x + to_own + own, mask=present, other=0.0)
             lost = tl.load(dy + to_own + own, mask=present, other=0.0)
+            if FOR_B:  # indexed (j, i): what step j gave to the later step i
+                ordered = steps[:, None] <= steps[None, :]
+                spans = total[None, :] - total[:, None]
+                weights = tl.dot(u, tl.trans(lost), input_precision=PRECISION) * delta[:, None]
+                end, met_end = at_end(total, steps, Q), at_end(met, steps, Q)
+                scale = tl.exp(tl.where(met == met_end, end - total, float("-inf"))) * delta
+                scaled = (u.to(total.dtype) * scale[:, None]).to(u.dtype)
+            else:  # indexed (i, j)
+                ordered = steps[:, None] >= steps[None, :]
+                spans = total[:, None] - total[None, :]
+                weights = tl.dot(lost, tl.trans(u), input_precision=PRECISION) * delta[None, :]
+                scale = tl.where(met == 0, tl.exp(total), 0.0)
+                scaled = (lost.to(total.dtype) * scale[:, None]).to(lost.dtype)
+            if RESETS:
+                ordered = ordered & (met[:, None] == met[None, :])
+            weights *= tl.exp(tl.where(ordered, spans, float("-inf")))
+            factor = tl.load(other + to_shared + shared, mask=here, other=0.0)
+            found += tl.dot(weights.to(factor.dtype), factor, input_precision=PRECISION)
             inside = (p < width)[:, None] & (k < n)[None, :]
+            state = tl.load(states + base * n + p[:, None] * n + k[None, :], mask=inside, other=0.0)
+            found += tl.dot(scaled, state.to(scaled.dtype), input_precision=PRECISION)
+    tl.store(out + part.to(tl.int64) * total_steps * groups * n + to_shared + shared, found, mask=here)
 
-            # Indexed (j, i): what step j gave to the later step i.
-            future = steps[:, None] <= steps[None, :]
-            if RESETS:
-                future = future & (met[:, None] == met[None, :])
-            weights = tl.exp(tl.where(future, total[None, :] - total[:, None], float("-inf"))) * delta[:, None]
-            weights *= tl.dot(u, tl.trans(lost), input_precision=PRECISION)
-            to_b += tl.dot(weights.to(c.dtype), c, input_precision=PRECISION)
-            g = tl.load(after + base * n + p[:, None] * n + k[None, :], mask=inside, other=0.0)
-            scaled = (u.to(total.dtype) * to_end[:, None]).to(u.dtype)
-            to_b += tl.dot(scaled, g.to(u.dtype), input_precision=PRECISION)
 
-            # The same indexed (i, j).
-            past = steps[:, None] >= steps[None, :]
-            if RESETS:
-                past = past & (met[:, None] == met[None, :])
-            weights = tl.exp(tl.where(past, total[:, None] - total[None, :], float("-inf"))) * delta[None, :]
-            weights *= tl.dot(lost, tl.trans(u), input_precision=PRECISION)
-            to_c += tl.dot(weights.to(b.dtype), b, input_precision=PRECISION)
-            h = tl.load(before + base * n + p[:, None] * n + k[None, :], mask=inside, other=0.0)
-            scaled = (lost.to(total.dtype) * from_start[:, None]).to(lost.dtype)
-            to_c += tl.dot(scaled, h.to(lost.dtype), input_precision=PRECISION)
-    out = part.to(tl.int64) * total_steps * groups * n + to_shared + shared
-    tl.store(dB + out, to_b, mask=here)
-    tl.store(dC + out, to_c, mask=here)
+def tiles(dtype: torch.dtype, width: int, n: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Of `_own` and of `_shared`: narrower than in the scan, for more matrices are alive at once."""
+    blocks = sizes(dtype, width, n)
+    shared = {**blocks, "BP": min(32, blocks["BP"])}
+    return {**shared, "BN": min(32, blocks["BN"])}, shared
 
 
 def backward(
@@ -207,8 +219,8 @@ def backward(
     dtype = x.dtype
     x, B, C, dy = readable(x, B, C, dy)  # type: ignore[assignment]
     (total, heads, width), (groups, n) = x.shape, B.shape[1:]
-    blocks = sizes(x.dtype, width, n)
-    starts, stops, _ = cut = chunks(offsets, total, blocks["Q"])
+    own, shared = tiles(x.dtype, width, n)
+    starts, stops, _ = cut = chunks(offsets, total, own["Q"])
     before, _ = states_of(B, x, dt, A, resets, h0, cut, reverse=False)
     after, dh0 = states_of(C, dy, dt, A, resets, dlast, cut, reverse=True)
     mask = A if resets is None else resets.view(torch.uint8)
@@ -218,41 +230,49 @@ def backward(
     _own[(len(starts), heads)](
         *(x, dt, A, B, C, A if D is None else D, mask, before, after, starts, stops, dy, dx, ddt, dA, dD),
         *(heads, groups, width, n),
-        **blocks,
+        **own,
         SKIP=D is not None,
         **options,
+        num_stages=2,
     )
     parts = triton.cdiv(heads // groups, HEADS)
     dB, dC = (A.new_empty(parts, total, groups, n) for _ in range(2))
-    _shared[(len(starts), groups, parts)](
-        *(x, dt, A, B, C, mask, before, after, starts, stops, dy, dB, dC, heads, groups, width, n, total),
-        **blocks,
-        HEADS=HEADS,
-        **options,
-    )
+    grid = (len(starts), groups, parts * triton.cdiv(n, shared["BN"]))
+    for out, other, states in ((dB, C, after), (dC, B, before)):
+        _shared[grid](
+            *(x, dt, A, other, mask, states, starts, stops, dy, out, heads, groups, width, n, total),
+            **shared,
+            HEADS=HEADS,
+            FOR_B=out is dB,
+            **options,
+            num_stages=1,
+        )
     return dx.to(dtype), ddt, dA.sum(0), dB.sum(0).to(dtype), dC.sum(0).to(dtype), dD.sum(0), dh0
 
 
 def specimens() -> Iterator[Specimen]:
     """Heads of 64 rows and 128 states, float32 and bfloat16, with resets."""
-    whole = ("dt", "A", "D", "before", "after", "ddt", "dA", "dD", "dB", "dC")
+    whole = ("dt", "A", "D", "before", "after", "states", "ddt", "dA", "dD", "out")
     integers = ("heads", "groups", "width", "n", "total_steps")
     for data in ("fp32", "bf16"):
         types = {
-            **dict.fromkeys(("x", "B", "C", "dy", "dx"), f"*{data}"),
+            **dict.fromkeys(("x", "B", "C", "dy", "dx", "other"), f"*{data}"),
             **dict.fromkeys(whole, "*fp32"),
             "resets": "*u8",
             "starts": "*i64",
             "stops": "*i64",
             **dict.fromkeys(integers, "i32"),
         }
-        blocks = sizes(torch.float32 if data == "fp32" else torch.bfloat16, 64, 128)
-        for kernel, more in ((_own, {"SKIP": True}), (_shared, {"HEADS": HEADS})):
+        own, shared = tiles(torch.float32 if data == "fp32" else torch.bfloat16, 64, 128)
+        kinds = [(_own, {**own, "SKIP": True}, 2)]
+        kinds += [(_shared, {**shared, "HEADS": HEADS, "FOR_B": side}, 1) for side in (True, False)]
+        for kernel, constants, stages in kinds:
             yield Specimen(
                 kernel=kernel,
                 types={name: types[name] for name in kernel.arg_names if name in types},
-                constants={**blocks, **more, "RESETS": True, "PRECISION": "ieee"},
-                label=f"{data} N=128",
+                constants={**constants, "RESETS": True, "PRECISION": "ieee"},
+                label=f"{data} N=128{', dC' if constants.get('FOR_B') is False else ''}",
                 warps=8,
+                stages=stages,
                 aligned=("width", "n"),
             )
