@@ -19,7 +19,7 @@ from torch import Tensor
 from ssmtool.selective.forward import Trace, forward
 from ssmtool.selective.language import LanguageModel
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
-from ssmtool_kernels.selective_scan import selective_scan_stepwise
+from ssmtool_kernels.selective_scan import selective_scan
 from ssmtool_kernels.ssd import ssd_chunked
 
 _BIASES = ("in_x_bias", "in_z_bias", "in_bias", "in_mlp_bias", "conv_bias", "out_bias")
@@ -63,7 +63,7 @@ def mix(mixer: Mixer, x: Tensor) -> Tensor:
 
 def _diagonal(mixer: DiagonalMixer, x: Tensor, trace: Trace) -> Tensor:
     u = _silu(_convolve(F.linear(x, mixer.in_x, mixer.in_x_bias), mixer.conv, mixer.conv_bias))
-    y, _ = selective_scan_stepwise(u, trace.dt, -mixer.a_log.exp(), trace.B, trace.C, mixer.d_skip, None)
+    y, _ = selective_scan(u, trace.dt, -mixer.a_log.exp(), trace.B, trace.C, mixer.d_skip, None)
     if mixer.in_z is not None:
         y = _gated(y, _silu(F.linear(x, mixer.in_z, mixer.in_z_bias)))
     return F.linear(y, mixer.out, mixer.out_bias)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssmtool.errors import FamilyError
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
-from ssmtool_kernels.selective_scan import selective_scan_stepwise
+from ssmtool_kernels.selective_scan import selective_scan
 from ssmtool_kernels.ssd import ssd_chunked
 
 
@@ -83,7 +83,7 @@ class Sequence:
     def diagonal(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return selective_scan_stepwise(x, dt, A, B, C, D, h0)
+        return selective_scan(x, dt, A, B, C, D, h0)
 
     def scalar(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None

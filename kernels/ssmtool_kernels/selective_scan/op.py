@@ -18,7 +18,7 @@ BLOCK = 64  # channels of a block: W in native.c
 APART = {
     "cpu": 64,
     "triton": 16,
-}  # steps between the states kept for the backward pass: Q in native.c, STEPS in triton.py
+}  # steps between states kept for the backward pass: Q in native.c, STEPS in triton.py
 
 
 def selective_scan(
@@ -72,14 +72,15 @@ def selective_scan(
     if chosen in ("naive", "torch"):
         form = selective_scan_naive if chosen == "naive" else selective_scan_stepwise
         work = _work(x)
-        A, D, bias, h0 = (None if p is None else p.to(work) for p in (A, D, dt_bias, h0))
+        rates, through, bias, state = (None if p is None else p.to(work) for p in (A, D, dt_bias, h0))
 
         def scan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, z: Tensor | None, m: Tensor | None, h: Tensor | None):
-            return form(x, dt, A, B, C, D, h, z=z, dt_bias=bias, dt_softplus=dt_softplus, resets=m)  # type: ignore
+            given = (x, dt, rates, B, C, through, h)
+            return form(*given, z=z, dt_bias=bias, dt_softplus=dt_softplus, resets=m)  # type: ignore
 
         along = [t if t is None or t.dtype == torch.bool else t.to(work) for t in (x, dt, B, C, z, mask)]
-        y, last = scan(*along, h0) if cu_seqlens is None else each_sequence(scan, along, h0, cu_seqlens)  # type: ignore
-        return y.to(x.dtype), last.to(A.dtype)  # type: ignore
+        y, last = scan(*along, state) if cu_seqlens is None else each_sequence(scan, along, state, cu_seqlens)  # type: ignore
+        return y.to(x.dtype), last.to(A.dtype)
     y, last = _flat(
         *(x.reshape(-1, channels), dt.reshape(-1, channels), A, B.reshape(-1, groups, states)),
         *(C.reshape(-1, groups, states), D, h0, None if z is None else z.reshape(-1, channels), dt_bias),

@@ -1,6 +1,6 @@
-"""The selective scan on a GPU: one warp per sequence and block of channels, a channel per lane.
+"""The selective scan on a GPU: one warp per sequence and block of channels, a channel per lane, states in registers.
 
-States are in registers. Steps follow one another, and the numbers of the next step are loaded while one is computed. Every number is read and
+Steps follow one another, and the numbers of the next step are loaded while one is computed. Every number is read and
 written once on the way forward. The backward pass goes from the last tile of steps to the first: from the state that
 was kept at the tile's start it computes the tile's states again into working memory, a tile at a time, and walks back
 through them. With N = 16 states the forward pass is bound by exp, not by memory.
@@ -125,7 +125,7 @@ def _forward(
         next_gate = next_u
         if GATE:
             next_gate = _row(z, after, channels, cols, inside, work)
-        if KEEP:
+        if KEEP:  # noqa: SIM102 - the outer one is decided by the compiler
             if (t - start) % T == 0:
                 slot = (start // T + s + (t - start) // T) * STATES * channels
                 tl.store(kept + slot + n[:, None] * channels + cols[None, :], h, mask=there)
