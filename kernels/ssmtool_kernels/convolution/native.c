@@ -1,4 +1,4 @@
-/* y[t, c] = bias[c] + sum_k w[k, c] x[t - K + 1 + k, c] and its adjoint, in contiguous arrays; before t = 0, x is `tail`.
+/* y[t, c] = bias[c] + sum_k w[k, c] x[t - K + 1 + k, c] and its adjoint, in contiguous arrays; x[t < 0] is `tail`.
  *
  * One unit of work is a sequence and a block of channels, for the adjoint a block of channels, summed over sequences in
  * their order: results do not depend on the number of threads. The order of the sum over k and its roundings are the
