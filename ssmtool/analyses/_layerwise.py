@@ -20,7 +20,7 @@ from ssmtool.selective.forward import Trace, forward
 from ssmtool.selective.language import LanguageModel
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
 from ssmtool_kernels.selective_scan import selective_scan
-from ssmtool_kernels.ssd import ssd_chunked
+from ssmtool_kernels.ssd import ssd
 
 _BIASES = ("in_x_bias", "in_z_bias", "in_bias", "in_mlp_bias", "conv_bias", "out_bias")
 
@@ -81,7 +81,7 @@ def _scalar(mixer: ScalarMixer, x: Tensor, trace: Trace) -> Tensor:
     if mixer.project_b is not None:
         B = torch.einsum("grn,blgn->blgr", mixer.project_b, B)
         C = torch.einsum("grn,blgn->blgr", mixer.project_c, C)
-    y, _ = ssd_chunked(u, trace.dt, -mixer.a_log.exp(), B, C, mixer.d_skip, None)
+    y, _ = ssd(u, trace.dt, -mixer.a_log.exp(), B, C, mixer.d_skip, None)
     flat, gate = y.reshape(*x.shape[:2], inner), _silu(F.linear(x, mixer.in_z, bias[0]))
     if mixer.norm is not None and mixer.norm_before_gate:
         flat = _gated(_group_norm(flat, mixer), gate)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ssmtool.errors import FamilyError
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
 from ssmtool_kernels.selective_scan import selective_scan
-from ssmtool_kernels.ssd import ssd_chunked
+from ssmtool_kernels.ssd import ssd
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Sequence:
     def scalar(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return ssd_chunked(x, dt, A, B, C, D, h0)
+        return ssd(x, dt, A, B, C, D, h0)
 
 
 def forward(

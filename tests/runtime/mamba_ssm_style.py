@@ -26,7 +26,7 @@ def mamba_chunk_scan_combined(
     return_final: bool,
 ) -> Any:
     """x (b, L, H, P), dt (b, L, H), B and C (b, L, G, N)."""
-    y, h = ssd(x, F.softplus(dt + dt_bias), A, B, C, D[:, None])
+    y, h = ssd(x, dt, A, B, C, D[:, None], dt_bias=dt_bias, dt_softplus=True)
     return (y, h) if return_final else y
 
 

@@ -96,10 +96,10 @@ def ssd(
     data = x.dtype if chosen == "triton" else work
     curve = softplus if chosen == "cpu" else F.softplus
     times = step_sizes(dt.to(work), _to(work, dt_bias), dt_softplus, dt_limit, curve)
-    rows, columns = (
-        (project if chosen == "cpu" and projector is not None else projected)(part.to(data), _to(data, projector))
-        for part, projector in ((B, project_b), (C, project_c))
-    )
+    product = project if chosen == "cpu" else projected
+    rows, columns = B.to(data), C.to(data)
+    if project_b is not None and project_c is not None:
+        rows, columns = product(rows, project_b.to(data)), product(columns, project_c.to(data))
     weights = (times, A.to(work), rows, columns, feedthrough(_to(work, D), heads, width))
     if chosen in ("naive", "torch"):
         step, state = (ssd_naive if chosen == "naive" else ssd_chunked), _to(work, h0)

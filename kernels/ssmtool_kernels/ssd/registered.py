@@ -62,7 +62,7 @@ def _scan(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, last, and y before the gate if `keep`, for the adjoint."""
-    parts = [_contiguous(t) for t in (x, dt, A, B, C, D, h0, z)]
+    parts: list[Any] = [_contiguous(t) for t in (x, dt, A, B, C, D, h0, z)]
     if x.numel() == 0 or h0.numel() == 0:
         y = torch.zeros_like(parts[0]) if D is None else (D * x).to(x.dtype)
         gate = y if z is None else y * torch.nn.functional.silu(z)
@@ -70,8 +70,8 @@ def _scan(
     if backend == "triton":
         from ssmtool_kernels.ssd import triton
 
-        return triton.forward(*parts, resets=resets, offsets=offsets, keep=keep)  # type: ignore[arg-type]
-    y, last = torch.empty_like(parts[0]), torch.empty_like(parts[6])  # type: ignore[arg-type]
+        return triton.forward(*parts, resets=resets, offsets=offsets, keep=keep)
+    y, last = torch.empty_like(parts[0]), torch.empty_like(parts[6])
     raw = torch.empty_like(y) if keep else y.new_empty(0)
     sizes = (len(h0), *x.shape[1:], *B.shape[1:], native.threads())
     run = native.function("ssd", "forward", x.dtype)
@@ -113,20 +113,21 @@ def _scan_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dx, ddt, dA, dB, dC, dD (of any content if D is None), dh0."""
-    parts = [_contiguous(t) for t in (x, dt, A, B, C, D, h0)]
+    parts: list[Any] = [_contiguous(t) for t in (x, dt, A, B, C, D, h0)]
     lost = [dy.contiguous(), dlast.contiguous()]
     if x.numel() == 0 or h0.numel() == 0:
         dD = A.new_zeros(x.shape[1:]) if D is None else (dy * x).sum(0).to(D.dtype)
         dx = torch.zeros_like(x) if D is None else (D * dy).to(x.dtype)
-        return dx, *(torch.zeros_like(t) for t in (dt, A, B, C)), dD, dlast.clone()
+        ddt, dA, dB, dC = (torch.zeros_like(t) for t in (dt, A, B, C))
+        return dx, ddt, dA, dB, dC, dD, dlast.clone()
     if backend == "triton":
         from ssmtool_kernels.ssd import triton_backward
 
-        return triton_backward.backward(*parts, resets=resets, offsets=offsets, dy=lost[0], dlast=lost[1])  # type: ignore[arg-type]
+        return triton_backward.backward(*parts, resets=resets, offsets=offsets, dy=lost[0], dlast=lost[1])
     count, (heads, width), (groups, states) = len(h0), x.shape[1:], B.shape[1:]
     share = min(PARTS, heads // groups)
-    dx, dh0 = torch.empty_like(parts[0]), torch.empty_like(parts[6])  # type: ignore[arg-type]
-    ddt, dA, dD = torch.zeros_like(parts[1]), A.new_zeros(count, heads), A.new_zeros(count, heads, width)  # type: ignore[arg-type]
+    dx, dh0 = torch.empty_like(parts[0]), torch.empty_like(parts[6])
+    ddt, dA, dD = torch.zeros_like(parts[1]), A.new_zeros(count, heads), A.new_zeros(count, heads, width)
     dB, dC = (B.new_zeros(share, len(x), groups, states) for _ in range(2))
     sizes = (count, heads, width, groups, states, share, native.threads())
     run = native.function("ssd", "backward", x.dtype)

@@ -58,11 +58,11 @@ def ssd_step(
     parameters(x, h=h)
     chosen, work = resolve(backend, x), working(x)
     given = (x, dt, A, B, C, D, h, project_b, project_c, dt_bias, z)
-    wide = [None if t is None else t.to(work) for t in given]
+    wide: list[Any] = [None if t is None else t.to(work) for t in given]
     x_, dt_, A_, B_, C_, D_, h_, project_b_, project_c_, bias_, z_ = wide
     if chosen in ("naive", "torch"):
         y, after = ssd_step_naive(
-            *(x_, dt_, A_, B_, C_, D_, h_),  # type: ignore[arg-type]
+            *(x_, dt_, A_, B_, C_, D_, h_),
             z=z_,
             project_b=project_b_,
             project_c=project_c_,
@@ -72,14 +72,14 @@ def ssd_step(
         )
     else:
         curve = softplus if chosen == "cpu" else F.softplus
-        times = step_sizes(dt_, bias_, dt_softplus, dt_limit, curve)  # type: ignore[arg-type]
+        times = step_sizes(dt_, bias_, dt_softplus, dt_limit, curve)
         skip = feedthrough(D_, heads, width)
         if chosen == "triton":  # reads half precision as it is
             sides = [None if side is None else side.to(x.dtype) for side in (project_b, project_c)]
             B, C = projected(B, sides[0]), projected(C, sides[1])
-            y, after = _step(x, times, A_, B, C, skip, h, None, None, z, chosen)  # type: ignore[arg-type]
+            y, after = _step(x, times, A_, B, C, skip, h, None, None, z, chosen)
         else:
-            y, after = _step(x_, times, A_, B_, C_, skip, h_, project_b_, project_c_, z_, chosen)  # type: ignore[arg-type]
+            y, after = _step(x_, times, A_, B_, C_, skip, h_, project_b_, project_c_, z_, chosen)
     return y.to(x.dtype), after.to(h.dtype)
 
 
@@ -98,18 +98,17 @@ def _step(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     tensors = (x, dt, A, B, C, D, h, z)
-    parts = [None if t is None else t.contiguous() for t in tensors]
+    parts: list[Any] = [None if t is None else t.contiguous() for t in tensors]
     if backend == "triton" and h.numel():
         from ssmtool_kernels.ssd import triton_step
 
-        return triton_step.step(*parts)  # type: ignore[arg-type]
-    y, after = torch.empty_like(parts[0]), torch.empty_like(parts[6])  # type: ignore[arg-type]
+        return triton_step.step(*parts)
+    y, after = torch.empty_like(parts[0]), torch.empty_like(parts[6])
     if h.numel() == 0:
         return torch.zeros_like(y), after
     sides = [None if side is None else side.mT.contiguous() for side in (project_b, project_c)]
-    native.function("ssd", "step", x.dtype)(
-        *parts, *sides, y, after, *x.shape, *B.shape[1:], h.shape[3], native.threads()
-    )
+    sizes = (*x.shape, *B.shape[1:], h.shape[3], native.threads())
+    native.function("ssd", "step", x.dtype)(*parts, *sides, y, after, *sizes)
     return y, after
 
 
@@ -137,9 +136,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 def _differentiate(ctx: Any, dy: Tensor, dafter: Tensor) -> tuple[Any, ...]:
     kinds = [None if t is None else t.dtype for t in ctx.saved_tensors[:-1]]
     work = ctx.saved_tensors[1].dtype
-    x, dt, A, B, C, D, h, project_b, project_c, z, after, dy, dafter = (
-        None if t is None else t.to(work) for t in (*ctx.saved_tensors, dy, dafter)
-    )
+    wide: list[Any] = [None if t is None else t.to(work) for t in (*ctx.saved_tensors, dy, dafter)]
+    x, dt, A, B, C, D, h, project_b, project_c, z, after, dy, dafter = wide
     share = x.shape[1] // B.shape[1]
     narrow = [projected(part, side) for part, side in ((B, project_b), (C, project_c))]
     rows, columns = (part.repeat_interleave(share, dim=1) for part in narrow)

@@ -245,7 +245,7 @@ def backward(
             HEADS=HEADS,
             FOR_B=out is dB,
             **options,
-            num_stages=1,
+            num_stages=2,
         )
     return dx.to(dtype), ddt, dA.sum(0), dB.sum(0).to(dtype), dC.sum(0).to(dtype), dD.sum(0), dh0
 
@@ -265,7 +265,7 @@ def specimens() -> Iterator[Specimen]:
         }
         own, shared = tiles(torch.float32 if data == "fp32" else torch.bfloat16, 64, 128)
         kinds = [(_own, {**own, "SKIP": True}, 2)]
-        kinds += [(_shared, {**shared, "HEADS": HEADS, "FOR_B": side}, 1) for side in (True, False)]
+        kinds += [(_shared, {**shared, "HEADS": HEADS, "FOR_B": side}, 2) for side in (True, False)]
         for kernel, constants, stages in kinds:
             yield Specimen(
                 kernel=kernel,
