@@ -11,6 +11,7 @@
 
 #include "selective_node.h"
 #include "ssd_node.h"
+#include "transpose.h"
 #include "vexp.h"
 
 #define LANES 16 /* partial sums of an output: of one vector register of floats, two of doubles */
@@ -38,9 +39,8 @@ void ssd(const REAL *x, const REAL *dt, const REAL *A, const REAL *B, const REAL
                 const int64_t first = k * SSD_ROWS, rows = least(SSD_ROWS, P - first);
                 const REAL *start = h0 + ((b * H + h) * P + first) * N;
                 REAL drive[SSD_ROWS] = {0}, out[SSD_ROWS];
-                memset(stack, 0, sizeof(REAL) * level);
-                for (int64_t p = 0; p < rows; p++)
-                    for (int64_t n = 0; n < N; n++) stack[n * SSD_ROWS + p] = start[p * N + n];
+                if (rows < SSD_ROWS) memset(stack, 0, sizeof(REAL) * level);
+                transpose(start, rows, N, stack, SSD_ROWS);
                 for (int64_t turn = 0; turn < T; turn++) {
                     const int64_t at = b * T + order[turn], depth = depths[order[turn]];
                     const REAL step = dt[at * H + h], decay = ssd_decay(step, A[h]);
@@ -91,11 +91,16 @@ static Block block(int64_t k, int64_t E, int64_t G) {
     return (Block){k / blocks * width + offset, least(SELECTIVE_WIDTH, width - offset), k / blocks};
 }
 
-/* (size, N) rows as (N, SELECTIVE_WIDTH) times `factor`, zeros behind. */
-static void turned(const REAL *from, int64_t size, int64_t N, REAL factor, REAL *to) {
-    memset(to, 0, sizeof(REAL) * SELECTIVE_WIDTH * N);
-    for (int64_t i = 0; i < size; i++)
-        for (int64_t n = 0; n < N; n++) to[n * SELECTIVE_WIDTH + i] = factor * from[i * N + n];
+/* (size, N) rows as (N, SELECTIVE_WIDTH), zeros behind. */
+static void turned(const REAL *from, int64_t size, int64_t N, REAL *to) {
+    if (size < SELECTIVE_WIDTH) memset(to, 0, sizeof(REAL) * SELECTIVE_WIDTH * N);
+    transpose(from, size, N, to, SELECTIVE_WIDTH);
+}
+
+/* A times SELECTIVE_LOG2E, turned. */
+static void exponents(const REAL *A, int64_t size, int64_t N, REAL *to) {
+    turned(A, size, N, to);
+    for (int64_t i = 0; i < SELECTIVE_WIDTH * N; i++) to[i] *= SELECTIVE_LOG2E;
 }
 
 /* x, dt, y: (batch, T, E); A: (E, N); B, C: (batch, T, G, N); D: (E) or null; h0: (batch, E, N); order, depths: (T).
@@ -110,8 +115,8 @@ void selective(const REAL *x, const REAL *dt, const REAL *A, const REAL *B, cons
             const Block of = block(k, E, G);
             REAL *A2 = scratch + omp_get_thread_num() * (levels + 2) * level, *stack = A2 + level;
             REAL steps[SELECTIVE_WIDTH] = {0}, drive[SELECTIVE_WIDTH] = {0}, out[SELECTIVE_WIDTH];
-            turned(A + of.first * N, of.size, N, SELECTIVE_LOG2E, A2);
-            turned(h0 + (b * E + of.first) * N, of.size, N, 1, stack);
+            exponents(A + of.first * N, of.size, N, A2);
+            turned(h0 + (b * E + of.first) * N, of.size, N, stack);
             for (int64_t turn = 0; turn < T; turn++) {
                 const int64_t at = b * T + order[turn], depth = depths[order[turn]], to = at * E + of.first;
                 const REAL *rows = B + (at * G + of.group) * N, *readout = C + (at * G + of.group) * N;
@@ -142,8 +147,8 @@ void replay_selective(const REAL *x, const REAL *dt, const REAL *A, const REAL *
             int64_t *path = paths + omp_get_thread_num() * (levels + 1);
             REAL *A2 = scratch + omp_get_thread_num() * 2 * level, *state = A2 + level;
             REAL steps[SELECTIVE_WIDTH] = {0}, drive[SELECTIVE_WIDTH] = {0}, out[SELECTIVE_WIDTH];
-            turned(A + of.first * N, of.size, N, SELECTIVE_LOG2E, A2);
-            turned(h0 + (b * E + of.first) * N, of.size, N, 1, state);
+            exponents(A + of.first * N, of.size, N, A2);
+            turned(h0 + (b * E + of.first) * N, of.size, N, state);
             for (int64_t i = climb(parents, node[b], path) - 1; i >= 0; i--) {
                 const int64_t at = b * T + path[i], from = at * E + of.first;
                 const REAL *rows = B + (at * G + of.group) * N;
