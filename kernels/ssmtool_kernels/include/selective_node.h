@@ -1,5 +1,5 @@
-/* One step of a block of channels of a Mamba-1 scan: the same bits in a walk over a tree, in a replay and in a decoding
- * step.
+/* One step of a block of channels of a Mamba-1 scan, with the bits of selective_scan/native.c: those of scan and
+ * decoding step.
  *
  * Vectors lie along the channels; the output of a channel is summed over n = 0, 1, … one after the other. Decays are
  * 2^(dt A2) with A2 = A times SELECTIVE_LOG2E. */
@@ -12,8 +12,9 @@
 #define SELECTIVE_WIDTH 32 /* channels that walk together: states are (n, SELECTIVE_WIDTH), transposed */
 #define SELECTIVE_LOG2E ((REAL)1.4426950408889634074)
 
-/* before, after, A2: (n, SELECTIVE_WIDTH); before and after may be the same. dt, drive = dt x, y: (SELECTIVE_WIDTH). after =
- * 2^(dt A2) before + b drive^T, y = after^T c. Inlined with a constant `keep`: nothing below a leaf reads its state. */
+/* before, after, A2: (n, SELECTIVE_WIDTH); before and after may be the same. dt, drive = dt x, y: (SELECTIVE_WIDTH).
+ * after = 2^(dt A2) before + b drive^T, y = after^T c. Inlined with a constant `keep`: nothing below a leaf reads its
+ * state. */
 static inline __attribute__((always_inline)) void selective_node(const REAL *before, REAL *after, const REAL *A2,
                                                                  const REAL *dt, const REAL *drive, const REAL *b,
                                                                  const REAL *c, REAL *y, int64_t n, const int keep) {

@@ -1,4 +1,4 @@
-/* One step of a block of rows of a Mamba-2 head: the same bits in a walk over a tree, in a replay and in a decoding step.
+/* One step of a block of rows of a Mamba-2 head, with the bits of ssd/native.c: those of scan and decoding step.
  *
  * decay = exp(dt A) belongs to the step, drive = dt x to the step and the row. The output of a row is summed over
  * n = 0, 1, … one after the other; vectors lie along the rows. */
@@ -19,8 +19,8 @@ static inline void ssd_advance(REAL *restrict state, REAL decay, REAL drive, con
     for (int64_t k = 0; k < n; k++) state[k] = VFMA(decay, state[k], b[k] * drive);
 }
 
-/* before, after: (n, SSD_ROWS), apart; drive, y: (SSD_ROWS). after = decay before + b drive^T, y = after^T c. Inlined with
- * a constant `keep`: nothing below a leaf reads its state, and `after` is left alone. */
+/* before, after: (n, SSD_ROWS), apart; drive, y: (SSD_ROWS). after = decay before + b drive^T, y = after^T c. Inlined
+ * with a constant `keep`: nothing below a leaf reads its state, and `after` is left alone. */
 static inline __attribute__((always_inline)) void ssd_node(const REAL *restrict before, REAL *restrict after,
                                                            REAL decay, const REAL *restrict drive,
                                                            const REAL *restrict b, const REAL *restrict c,

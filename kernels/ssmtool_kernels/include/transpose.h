@@ -41,7 +41,8 @@ static inline void transpose(const REAL *from, int64_t rows, int64_t columns, RE
 #ifdef SHUFFLES
     for (; i + 8 <= rows; i += 8) {
         int64_t j = 0;
-        for (; j + 8 <= columns; j += 8) transpose_eight(from + i * columns + j, columns, to + j * apart_to + i, apart_to);
+        for (; j + 8 <= columns; j += 8)
+            transpose_eight(from + i * columns + j, columns, to + j * apart_to + i, apart_to);
         for (; j < columns; j++)
             for (int l = 0; l < 8; l++) to[j * apart_to + i + l] = from[(i + l) * columns + j];
     }
