@@ -42,6 +42,7 @@ class Case:
     Attributes:
         shape: letters and their sizes for the benchmark; a letter is a capital. Words in small letters are options, 0
             or 1, such as "resets".
+        on_cpu: sizes that replace those of `shape` on the CPU, where a GPU's would take minutes.
         small: shapes for tests, odd ones among them; merged over the others of `shape`.
         inputs: (shape, generator) -> float64 or complex128 tensors on the CPU, contractive, by argument name; integers
             and masks keep their dtype in every run.
@@ -59,11 +60,16 @@ class Case:
     inputs: Callable[[Shape, torch.Generator], Inputs]
     run: Callable[[Inputs, str], tuple[Tensor, ...]]
     cost: Callable[[Shape, int], Cost]
+    on_cpu: Shape = field(default_factory=dict)
     sweep: str = "N"
     peers: Mapping[str, Callable[[Inputs], tuple[Tensor, ...]]] = field(default_factory=dict)
     backends: tuple[str, ...] = ("torch", "cpu", "triton")
     tolerance: float = 1e-5
     differentiable: bool = True
+
+    def sizes(self, device: str) -> Shape:
+        """What the benchmark measures on a kind of device."""
+        return {**self.shape, **self.on_cpu} if device == "cpu" else self.shape
 
     def make(self, shape: Shape, seed: int = 0) -> Inputs:
         """Inputs in float64 for `shape` merged over the case's own."""

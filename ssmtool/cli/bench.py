@@ -90,9 +90,10 @@ def command(
     from ssmtool.pipeline.bench import bench
 
     if listing:
+        from ssmtool.lti.factors import resolve_device
         from ssmtool.report.text.bench import listing_text
 
-        emit(listing_text())
+        emit(listing_text(resolve_device(where).type))
         return
     sizes, states = parse_shape(shape), parse_sweep(sweep)
     with Bar(quiet) as bar:

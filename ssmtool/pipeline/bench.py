@@ -110,7 +110,8 @@ def bench(
         progress(name, done, len(names))
         case = known[name]
         own = {letter: size for letter, size in given.items() if letter in case.shape}
-        found.append(_operation(name, case, {**case.shape, **own}, backends, sweep, kind, backward, place))
+        sizes = {**case.sizes(place.type), **own}
+        found.append(_operation(name, case, sizes, backends, sweep, kind, backward, place))
     label = torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
     return Bench(tuple(found), label, torch.get_num_threads(), dtype)
 

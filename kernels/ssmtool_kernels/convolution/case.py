@@ -127,6 +127,7 @@ def _short_cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "state_passing_convolution": Case(
         shape={"B": 8, "H": 256, "L": 16384, "N": 32, "M": 1, "P": 1},
+        on_cpu={"B": 1, "H": 64},
         small=(
             {"B": 2, "H": 3, "L": 37, "N": 5, "state": 1},
             {"B": 1, "H": 2, "L": 50, "N": 4, "M": 2, "P": 2, "state": 1},
@@ -142,6 +143,7 @@ CASES = {
     ),
     "fft_convolution": Case(
         shape={"B": 8, "H": 256, "L": 65536, "T": 1024},
+        on_cpu={"B": 1, "H": 16, "L": 16384, "T": 256},
         small=(
             {"B": 2, "H": 3, "L": 67, "T": 7},
             {"B": 1, "H": 2, "L": 5, "T": 33},
@@ -157,6 +159,7 @@ CASES = {
     ),
     "short_convolution": Case(
         shape={"B": 8, "L": 4096, "D": 4096, "K": 4, "bias": 1},
+        on_cpu={"B": 2, "L": 2048, "D": 512},
         small=(
             {"B": 2, "L": 37, "D": 5, "state": 1},
             {"B": 1, "L": 2, "D": 261, "K": 4, "state": 1},

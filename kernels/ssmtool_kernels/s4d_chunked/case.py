@@ -55,6 +55,7 @@ def _cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "s4d_chunked": Case(
         shape={"B": 8, "H": 1024, "L": 16384, "N": 32},
+        on_cpu={"B": 1, "H": 64},
         small=(
             {"B": 2, "H": 2, "L": 133, "N": 5, "state": 1},
             {"B": 1, "H": 2, "L": 64 * 18, "N": 3, "state": 1},

@@ -51,6 +51,7 @@ def _cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "s4d_kernel": Case(
         shape={"H": 1024, "L": 16384, "N": 32},
+        on_cpu={"H": 64},
         small=(
             {"H": 2, "L": 37, "N": 5},
             {"H": 1, "L": 4200, "N": 17},

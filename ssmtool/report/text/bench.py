@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.bench import Bench, OperationBench, Sweep
 
 
-def listing_text(terminal: bool | None = None) -> str:
-    """Operations, their sizes, and what runs them."""
+def listing_text(device: str, terminal: bool | None = None) -> str:
+    """Operations, their sizes on a device, and what runs them."""
     from ssmtool_kernels.case import cases
 
     page = Page(terminal)
     rows = [
-        (name, sizes(case.shape), ", ".join(("naive", *case.backends)), ", ".join(case.peers) or "–")
+        (name, sizes(case.sizes(device)), ", ".join(("naive", *case.backends)), ", ".join(case.peers) or "–")
         for name, case in cases().items()
     ]
     page.table(("operation", "sizes", "backends", "peers"), rows, left=(0, 1, 2, 3))
