@@ -22,7 +22,7 @@ def block_scan_naive(
     Returns:
         x (b, L, n, 2), and the last state (b, n, 2).
     """
-    x = torch.zeros_like(v[:, 0]) if x0 is None else x0
+    x = v.new_zeros((v.shape[0], *v.shape[2:])) if x0 is None else x0
     states = []
     for t in range(v.shape[1]):
         if resets is not None:

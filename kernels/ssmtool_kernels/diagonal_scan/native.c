@@ -4,8 +4,8 @@
  *     y = X Wout + u T,     X' = lam^Q X + u Win,
  *     Win[j] = lam^(Q-1-j) B,   Wout[., j] = C lam^(j+1),   T[i, j] = Re C lam^(j-i) B, i <= j, plus D on the diagonal.
  * These are products of small matrices, 16 chunks at a time: 4 multiply-adds per mode and step plus Q per step, where
- * the recurrence needs 8 and waits for each step. Powers are taken in double, so that rounding grows with the number of
- * chunks and not of steps. Gradients are those of the tables, from which lam, B and C get theirs once per unit.
+ * the recurrence needs 8 and waits for each step. Powers are taken in double, so that rounding grows with the square root
+ * of the number of chunks, not of steps. Gradients are those of the tables, from which lam, B and C get theirs once per unit.
  *
  * One unit of work is a system and a group of sequences; groups depend on the shape alone, so that results do not
  * depend on the number of threads. */
@@ -73,7 +73,7 @@ typedef REAL half_row __attribute__((vector_size(HALF * sizeof(REAL)), aligned(s
 typedef struct {
     int64_t modes, panels, w;      /* w = Q panels reals for the modes and zeros behind them */
     double *power, *b, *c;         /* (Q + 1, w): lam^e; (w) */
-    REAL *step;                    /* (Q + 1, w): the same, rounded */
+    REAL *step, *rest;             /* (Q + 1, w): the same, rounded, and what rounding took away */
     REAL *in, *in_t, *out, *out_t; /* (panels, Q, Q): Win, Wout and their transposes */
     REAL t[BLOCK], t_t[BLOCK];
 } Tables;
@@ -90,11 +90,12 @@ static Tables tables_for(int64_t n) {
     s.power = reserve((Q + 3) * s.w, sizeof(double));
     s.b = s.power + (Q + 1) * s.w;
     s.c = s.b + s.w;
-    s.in = reserve((5 * Q + 1) * s.w, sizeof(REAL));
+    s.in = reserve((6 * Q + 2) * s.w, sizeof(REAL));
     s.in_t = s.in + Q * s.w;
     s.out = s.in_t + Q * s.w;
     s.out_t = s.out + Q * s.w;
     s.step = s.out_t + Q * s.w;
+    s.rest = s.step + (Q + 1) * s.w;
     return s;
 }
 
@@ -139,7 +140,10 @@ static void fill(Tables *s, const REAL *lam, const REAL *b, const REAL *c, REAL 
     for (int64_t i = 0; i < w; i++) power[i] = i % Q < HALF;
     unpack(lam, power + w, s);
     for (int e = 2; e <= Q; e++) multiply(power + (e - 1) * w, power + w, power + e * w, w);
-    for (int64_t i = 0; i < (Q + 1) * w; i++) s->step[i] = power[i];
+    for (int64_t i = 0; i < (Q + 1) * w; i++) {
+        s->step[i] = power[i];
+        s->rest[i] = power[i] - s->step[i];
+    }
     for (int j = 0; j < Q; j++) {
         multiply(power + (Q - 1 - j) * w, s->b, row, w);
         for (int64_t p = 0; p < w; p += Q)
@@ -201,8 +205,22 @@ INLINE void finish(const Tables *s, const Chunk *chunk, const REAL *x, int64_t s
     }
 }
 
+/* x becomes lam^e x + v, lam^e as step + rest: what rounding takes from a slow mode's power is lost again in every chunk,
+ * and would be the largest error. */
+INLINE void advance(const REAL *step, const REAL *rest, half_row *re, half_row *im, half_row v, half_row w) {
+    const half_row a = *(const half_row *)step, b = *(const half_row *)(step + HALF), x = *re, y = *im;
+    const half_row c = *(const half_row *)rest, d = *(const half_row *)(rest + HALF);
+    if (sizeof(REAL) == sizeof(float)) { /* sums in two branches: the next chunk waits for them */
+        *re = (a * x + (c * x + v)) - (b * y + d * y);
+        *im = (a * y + (c * y + w)) + (b * x + d * x);
+    } else {
+        *re = a * x + (v - b * y);
+        *im = a * y + (w + b * x);
+    }
+}
+
 /* `count` panels over consecutive full chunks: the state before each replaces what it adds. */
-INLINE void roll(const REAL *step, REAL *states, REAL *x, const int count) {
+INLINE void roll(const REAL *step, const REAL *rest, REAL *states, REAL *x, const int count) {
     half_row re[4], im[4];
     for (int p = 0; p < count; p++) {
         re[p] = *(half_row *)(x + p * Q);
@@ -211,12 +229,10 @@ INLINE void roll(const REAL *step, REAL *states, REAL *x, const int count) {
     for (int r = 0; r < ROWS; r++) {
         for (int p = 0; p < count; p++) {
             half_row *row = (half_row *)(states + p * BLOCK + r * Q);
-            const half_row a = *(const half_row *)(step + p * Q), b = *(const half_row *)(step + p * Q + HALF);
-            const half_row now = re[p], then = im[p];
-            re[p] = a * now + (row[0] - b * then);
-            im[p] = a * then + (row[1] + b * now);
-            row[0] = now;
-            row[1] = then;
+            const half_row v = row[0], w = row[1];
+            row[0] = re[p];
+            row[1] = im[p];
+            advance(step + p * Q, rest + p * Q, re + p, im + p, v, w);
         }
     }
     for (int p = 0; p < count; p++) {
@@ -236,26 +252,25 @@ INLINE int plain(const Chunk *chunks, int64_t rows) {
 INLINE void carry(const Tables *s, const Chunk *chunks, int64_t rows, int whole, const REAL *x0, REAL *last, int64_t stride,
                   REAL *states, REAL *x) {
     if (whole) {
-        const REAL *step = s->step + Q * s->w;
+        const REAL *step = s->step + Q * s->w, *rest = s->rest + Q * s->w;
         int64_t p = 0;
         begin(s, chunks, x0, stride, x);
-        for (; p + 4 <= s->panels; p += 4) roll(step + p * Q, states + p * BLOCK, x + p * Q, 4);
-        for (; p < s->panels; p++) roll(step + p * Q, states + p * BLOCK, x + p * Q, 1);
+        for (; p + 4 <= s->panels; p += 4) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 4);
+        for (; p + 2 <= s->panels; p += 2) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 2);
+        for (; p < s->panels; p++) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 1);
         finish(s, chunks + ROWS - 1, x, stride, last);
         return;
     }
     for (int64_t r = 0; r < rows; r++) {
-        const REAL *step = s->step + chunks[r].size * s->w;
+        const REAL *step = s->step + chunks[r].size * s->w, *rest = s->rest + chunks[r].size * s->w;
         begin(s, chunks + r, x0, stride, x);
-        for (int64_t p = 0; p < s->panels; p++)
-            for (int64_t i = p * Q; i < p * Q + HALF; i++) {
-                REAL *row = states + p * BLOCK + r * Q + (i - p * Q);
-                const REAL re = x[i], im = x[HALF + i];
-                x[i] = step[i] * re + (row[0] - step[HALF + i] * im);
-                x[HALF + i] = step[i] * im + (row[HALF] + step[HALF + i] * re);
-                row[0] = re;
-                row[HALF] = im;
-            }
+        for (int64_t p = 0; p < s->panels; p++) {
+            half_row *row = (half_row *)(states + p * BLOCK + r * Q), *now = (half_row *)(x + p * Q);
+            const half_row v = row[0], w = row[1];
+            row[0] = now[0];
+            row[1] = now[1];
+            advance(step + p * Q, rest + p * Q, now, now + 1, v, w);
+        }
         finish(s, chunks + r, x, stride, last);
     }
 }
@@ -385,44 +400,51 @@ static void pack(const double *row, REAL *z, const Tables *s) {
 }
 
 /* From the last chunk to the first: `lost` holds what each chunk's outputs take from the state before it, and gets what
- * the state behind it loses in all; m (w) is carried. */
+ * the state behind it loses in all; m (w) is carried, sums (w) are for full chunks. */
 INLINE void carry_back(const Tables *s, const Chunk *chunks, int64_t rows, const REAL *states, const REAL *dlast,
-                       REAL *dx0, int64_t stride, REAL *lost, REAL *m, Lost *g) {
+                       REAL *dx0, int64_t stride, REAL *lost, REAL *m, REAL *sums, Lost *g) {
+    memset(sums, 0, sizeof(REAL) * s->w);
     for (int64_t r = rows - 1; r >= 0; r--) {
         const Chunk *chunk = chunks + r;
-        const REAL *step = s->step + chunk->size * s->w;
-        double *power = g->power + chunk->size * s->w;
+        const REAL *step = s->step + chunk->size * s->w, *rest = s->rest + chunk->size * s->w;
         if (chunk->last) {
             const REAL *from = dlast + chunk->sequence * stride;
             for (int64_t i = 0; i < s->modes; i++) {
                 m[place(i)] = from[2 * i];
-                m[place(i) + HALF] = from[2 * i + 1];
+                m[place(i) + HALF] = -from[2 * i + 1];
             }
         }
         for (int64_t p = 0; p < s->panels; p++) {
-            const half_row a = *(half_row *)(step + p * Q), b = *(half_row *)(step + p * Q + HALF);
+            /* m is conjugate: the adjoint of lam^e then is lam^e. */
             half_row *row = (half_row *)(lost + p * BLOCK + r * Q), *behind = (half_row *)(m + p * Q);
+            half_row *total = (half_row *)(sums + p * Q);
             const half_row *x = (const half_row *)(states + p * BLOCK + r * Q);
-            const half_row re = behind[0], im = behind[1];
-            const half_row to_re = re * x[0] + im * x[1], to_im = im * x[0] - re * x[1];
-            behind[0] = a * re + (row[0] + b * im);
-            behind[1] = a * im + (row[1] - b * re);
-            row[0] = re;
-            row[1] = im;
-            for (int i = 0; i < HALF; i++) {
-                power[p * Q + i] += to_re[i];
-                power[p * Q + HALF + i] += to_im[i];
+            const half_row re = behind[0], im = behind[1], v = row[0], w = row[1];
+            const half_row to_re = re * x[0] - im * x[1], to_im = re * x[1] + im * x[0];
+            if (chunk->size == Q) {
+                total[0] += to_re;
+                total[1] -= to_im;
+            } else {
+                double *power = g->power + chunk->size * s->w + p * Q;
+                for (int i = 0; i < HALF; i++) {
+                    power[i] += to_re[i];
+                    power[HALF + i] -= to_im[i];
+                }
             }
+            row[0] = re;
+            row[1] = -im;
+            advance(step + p * Q, rest + p * Q, behind, behind + 1, v, -w);
         }
         if (chunk->origin == INITIAL) {
             REAL *to = dx0 + chunk->sequence * stride;
             for (int64_t i = 0; i < s->modes; i++) {
                 to[2 * i] = m[place(i)];
-                to[2 * i + 1] = m[place(i) + HALF];
+                to[2 * i + 1] = -m[place(i) + HALF];
             }
         }
         if (chunk->origin == ZERO) memset(m, 0, sizeof(REAL) * s->w);
     }
+    for (int64_t i = 0; i < s->w; i++) g->power[Q * s->w + i] += sums[i];
 }
 
 /* dy, dlast: what is lost by y and last. du; dx0, zeros before; dlam, dB, dC (sequences, systems, n) complex and dD
@@ -442,8 +464,8 @@ void backward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, cons
         Tables s = tables_for(n);
         Lost g = lost_for(&s);
         const int64_t size = s.panels * BLOCK; /* reals of the states before ROWS chunks */
-        REAL *all = reserve(blocks * size, sizeof(REAL)), *lost = reserve(size + 2 * s.w, sizeof(REAL));
-        REAL *x = lost + size, *m = x + s.w;
+        REAL *all = reserve(blocks * size, sizeof(REAL)), *lost = reserve(size + 3 * s.w, sizeof(REAL));
+        REAL *x = lost + size, *m = x + s.w, *sums = m + s.w;
         double *row = reserve(3 * s.w, sizeof(double));
         REAL left[BLOCK], right[BLOCK], given[BLOCK], result[BLOCK], early[BLOCK];
 #pragma omp for collapse(2) schedule(static)
@@ -479,7 +501,7 @@ void backward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, cons
                     }
                     for (int64_t j = 0; j < s.panels; j++)
                         gemm_block(lost + j * BLOCK, given, 0, s.out_t + j * BLOCK, 0);
-                    carry_back(&s, chunks + first, rows, states, dlast + own, dx0 + own, stride, lost, m, &g);
+                    carry_back(&s, chunks + first, rows, states, dlast + own, dx0 + own, stride, lost, m, sums, &g);
                     for (int64_t j = 0; j < s.panels; j++) {
                         gemm_block(g.in + j * BLOCK, left, 1, lost + j * BLOCK, 1);
                         gemm_block(g.out + j * BLOCK, given, 1, states + j * BLOCK, 1);

@@ -22,7 +22,7 @@ def diagonal_states_naive(
     Returns:
         x (b, L, n), and the last state (b, n).
     """
-    x = torch.zeros_like(v[:, 0]) if x0 is None else x0
+    x = v.new_zeros((v.shape[0], *v.shape[2:])) if x0 is None else x0
     states = []
     for t in range(v.shape[1]):
         if resets is not None:
