@@ -20,7 +20,9 @@ from ssmtool.lti.minimal import Minimal
 from ssmtool.lti.potapov import potapov_factor
 
 Progress = Callable[[int, int], None]
-_NEARLY_REAL = 1e-4  # |lambda - conj lambda| / |1 - lambda^2| below which a pair would cost four digits
+# |lambda - conj lambda| / |1 - lambda^2| below which a pair is not eliminated as a pair; its square is what that costs:
+# five digits, eight where several inputs make the careful way slow.
+_NEARLY_REAL, _NEARLY_REAL_MANY = 3e-3, 1e-4
 _MANY_INPUTS = 16  # from here on poles are eliminated in blocks
 _SMALL = 256  # slots up to which a library's own threads cost more than they bring
 _CHUNK_ENTRIES = 1 << 16  # systems x slots^2 of one batch: stays in a core's cache
@@ -129,8 +131,9 @@ def factorised(
 def nearly_real(minimal: Minimal) -> np.ndarray:
     """(S,) bool: systems with a complex pair so close to the real axis that it should not be eliminated as a pair."""
     a = minimal.a
+    limit = _NEARLY_REAL if minimal.B.shape[2] == minimal.C.shape[1] == 1 else _NEARLY_REAL_MANY
     split = 2 * np.exp(a.real) * np.abs(np.sin(a.imag))
-    near = split < _NEARLY_REAL * np.abs(1 - np.exp(2 * a))
+    near = split < limit * np.abs(1 - np.exp(2 * a))
     return np.any(near & minimal.active & ~minimal.real, axis=1)
 
 

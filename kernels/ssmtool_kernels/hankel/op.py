@@ -11,7 +11,9 @@ from ssmtool_kernels.checks import dimensions, same_kind, shaped
 from ssmtool_kernels.hankel.naive import hankel_values_naive
 
 LARGEST = 64  # slots of a system
-_NEARLY_REAL = 1e-4  # |lambda - conj lambda| / |1 - lambda^2| below which a pair would cost four digits
+# |lambda - conj lambda| / |1 - lambda^2| below which a pair is not eliminated as a pair: that would cost the square of
+# it, five digits.
+_NEARLY_REAL = 3e-3
 
 
 def hankel_values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, *, backend: str = "auto") -> Tensor:
