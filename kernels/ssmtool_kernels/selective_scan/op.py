@@ -14,7 +14,7 @@ from ssmtool_kernels.segments import each_sequence, offsets, resets_of
 from ssmtool_kernels.selective_scan.naive import selective_scan_naive, selective_step_naive
 from ssmtool_kernels.selective_scan.stepwise import selective_scan_stepwise
 
-BLOCK = 64  # channels of a block: W in native.c
+BLOCK = {"cpu": 64, "triton": 32}  # channels of a block: W in native.c, CHANNELS in triton.py
 APART = {
     "cpu": 64,
     "triton": 16,
@@ -204,13 +204,13 @@ def _kept_shape(x: Tensor, A: Tensor, groups: int, count: int, keep: bool, backe
         return (0,)
     channels, states = A.shape
     slots = x.shape[0] // APART[backend] + count
-    if backend == "triton":
-        return slots, states, channels
-    return slots, groups * _blocks(channels, groups), states, BLOCK
+    if backend == "triton":  # whose numbers of states are powers of two
+        states = 1 << (states - 1).bit_length()
+    return slots, groups * _blocks(channels, groups, backend), states, BLOCK[backend]
 
 
-def _blocks(channels: int, groups: int) -> int:
-    return (channels // groups + BLOCK - 1) // BLOCK
+def _blocks(channels: int, groups: int, backend: str) -> int:
+    return -(channels // groups // -BLOCK[backend])
 
 
 @torch.library.custom_op("ssmtool::selective_scan", mutates_args=())
@@ -243,7 +243,7 @@ def _scan(
         triton.forward(*given, resets, offsets, y, last, kept if keep else None, softplus)  # type: ignore
     else:
         threads = native.threads()
-        scratch = A.new_empty((threads, 2 * states * BLOCK))
+        scratch = A.new_empty((threads, 2 * states * BLOCK["cpu"]))
         run = native.function("selective_scan", "forward", x.dtype)
         run(
             *(*given, resets, offsets.cpu(), y, last, kept if keep else None, scratch),
@@ -306,9 +306,9 @@ def _scan_backward(
 
         triton.backward(*given, resets, offsets, kept, dy, dlast, found, softplus)  # type: ignore
         return tuple(found)  # type: ignore
-    threads, blocks = native.threads(), groups * _blocks(channels, groups)
-    apart, area = APART["cpu"], states * BLOCK
-    scratch = A.new_empty((threads, (4 + 2 * apart) * area + 3 * apart * BLOCK))
+    threads, blocks = native.threads(), groups * _blocks(channels, groups, "cpu")
+    apart, wide = APART["cpu"], BLOCK["cpu"]
+    scratch = A.new_empty((threads, (4 + 2 * apart) * states * wide + 3 * apart * wide))
     parts = [(count, channels, states), (blocks, len(x), states), (blocks, len(x), states)]
     working = [A.new_empty(shape) for shape in (*parts, (count, channels), (count, channels))]
     native.function("selective_scan", "backward", x.dtype)(

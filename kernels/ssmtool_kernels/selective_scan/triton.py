@@ -127,8 +127,8 @@ def _forward(
             next_gate = _row(z, after, channels, cols, inside, work)
         if KEEP:  # noqa: SIM102 - the outer one is decided by the compiler
             if (t - start) % T == 0:
-                slot = (start // T + s + (t - start) // T) * STATES * channels
-                tl.store(kept + slot + n[:, None] * channels + cols[None, :], h, mask=there)
+                slot = (start // T + s + (t - start) // T) * tl.num_programs(1) + tl.program_id(1)
+                tl.store(kept + slot * N * W + n[:, None] * W + tl.arange(0, W)[None, :], h)
         if RESETS:
             h = tl.where(tl.load(resets + t) != 0, 0.0, h)
         if BIAS:
@@ -193,9 +193,9 @@ def _backward(
     real = n < STATES
     there = real[:, None] & inside[None, :]
     own = cols[None, :] * STATES + n[:, None]
-    mine = s * channels * STATES + own
-    g = tl.load(dlast + mine, mask=there, other=0.0)
-    a = tl.load(A + own, mask=there, other=0.0)
+    mine = s * channels * STATES
+    g = tl.load(dlast + mine + own, mask=there, other=0.0)
+    rate = tl.load(A + own, mask=there, other=0.0) * LOG2E
     through = tl.load(D + cols, mask=inside, other=0.0).to(work)
     shift = tl.load(bias + cols, mask=inside, other=0.0).to(work)
     dA = tl.zeros((N, W), work)
@@ -209,8 +209,8 @@ def _backward(
         tile = tiles - 1 - back
         first = start + tile * T
         size = tl.minimum(stop - first, T)
-        slot = (start // T + s + tile) * STATES * channels
-        h = tl.load(kept + slot + n[:, None] * channels + cols[None, :], mask=there, other=0.0)
+        slot = (start // T + s + tile) * tl.num_programs(1) + block
+        h = tl.load(kept + slot * N * W + place)
         for i in range(size):
             t = first + i
             if RESETS:
@@ -222,7 +222,7 @@ def _backward(
             if BIAS:
                 raw += shift
             dt_now = _step_size(raw, SOFTPLUS)
-            h = tl.exp2(dt_now[None, :] * (a * LOG2E)) * h + (dt_now * u)[None, :] * b[:, None]
+            h = tl.exp2(dt_now[None, :] * rate) * h + (dt_now * u)[None, :] * b[:, None]
         tl.debug_barrier()
         for j in range(size):
             t = first + size - 1 - j
@@ -236,7 +236,7 @@ def _backward(
                 raw += shift
             dt_now = _step_size(raw, SOFTPLUS)
             drive = dt_now * u
-            decay = tl.exp2(dt_now[None, :] * (a * LOG2E))
+            decay = tl.exp2(dt_now[None, :] * rate)
             carried = decay * before
             now = carried + drive[None, :] * b[:, None]
             if GATE:
@@ -256,7 +256,7 @@ def _backward(
             to_exponent = lost * carried
             dA += to_exponent * dt_now[None, :]
             to_x = to_drive * dt_now
-            to_dt = tl.sum(to_exponent * a, 0) + to_drive * u
+            to_dt = tl.sum(to_exponent * rate, 0) / LOG2E + to_drive * u
             if THROUGH:
                 to_x += through * lost_y
                 dD += lost_y * u
@@ -269,8 +269,8 @@ def _backward(
             if RESETS:
                 g = tl.where(tl.load(resets + t) != 0, 0.0, g)
         tl.debug_barrier()
-    tl.store(dh0 + mine, g, mask=there)
-    tl.store(part_A + mine, dA, mask=there)
+    tl.store(dh0 + mine + own, g, mask=there)
+    tl.store(part_A + mine + own, dA, mask=there)
     tl.store(part_D + s * channels + cols, dD, mask=inside)
     tl.store(part_bias + s * channels + cols, d_bias, mask=inside)
 
@@ -306,7 +306,7 @@ def forward(
     kept: Tensor | None,
     softplus: bool,
 ) -> None:
-    """Flat contiguous tensors, see `op._scan`; writes y, last and, if given, kept (slots, N, E)."""
+    """Flat contiguous tensors, see `op._scan`; writes y, last and, if given, kept (slots, blocks, N, W)."""
     count, channels, groups = len(offsets) - 1, x.shape[1], B.shape[1]
     width = channels // groups
     blocks = triton.cdiv(width, CHANNELS)
