@@ -164,10 +164,9 @@ def test_projected_is_the_scan_of_projected_rows(backend: str) -> None:
     g = torch.Generator().manual_seed(1)
     rows, columns = (torch.randn(2, 2, 6, generator=g, dtype=F64) for _ in range(2))
     y, last = ssd(x, dt, A, B, C, D, h0[..., :2], project_b=rows, project_c=columns, backend=backend)
-    narrow = [
-        torch.stack([part[:, :, i] @ side[i].mT for i in range(2)], 2) for part, side in ((B, rows), (C, columns))
-    ]
-    expected, end = ssd_naive(x, dt, A, *narrow, D, h0[..., :2])
+    narrow_b = torch.stack([B[:, :, i] @ rows[i].mT for i in range(2)], 2)
+    narrow_c = torch.stack([C[:, :, i] @ columns[i].mT for i in range(2)], 2)
+    expected, end = ssd_naive(x, dt, A, narrow_b, narrow_c, D, h0[..., :2])
     assert close(y, expected)
     assert close(last, end)
 

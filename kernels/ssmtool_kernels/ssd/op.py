@@ -75,6 +75,9 @@ def ssd(
     shaped("h0", h0, len(bounds) - 1, heads, width, states, letters="(sequences, H, P, N)")
     parameters(x, h0=h0)
     mask = resets_of(resets, batch, length, x.device)
+    # On the CPU auto takes the C source at every size. One thread, L 2048, H 8, P 64, batches of 1 and 4: forward it is
+    # 3 to 5 times as fast as the matrix products of `torch` at N = 128, 5 to 9 at 64, 5 to 8 at 32, 8 or more at 16;
+    # forward and backward together 1.6 to 4 times.
     chosen = resolve(backend, x)
     work, half = working(x), x.dtype if h0 is None else h0.dtype
 

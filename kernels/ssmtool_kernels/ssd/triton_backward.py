@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmtool_kernels.specimen import Specimen
-from ssmtool_kernels.ssd.triton import at_end, chunks, decays, readable, sizes, states_of
+from ssmtool_kernels.ssd.triton_states import at_end, chunks, decays, readable, sizes, states_of
 
 HEADS = 8  # of a group, whose parts of dB and dC one program adds up
 
