@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssmtool.errors import FamilyError
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
+from ssmtool_kernels.convolution import short_convolution
 from ssmtool_kernels.selective_scan import selective_scan
 from ssmtool_kernels.ssd import ssd
 
@@ -184,11 +185,8 @@ def _convolve(x: Tensor, mixer: Mixer, tail: Tensor | None) -> tuple[Tensor, Ten
     """Causal depth-wise convolution and SiLU of (b, L, channels), with the tail the next call needs."""
     if mixer.conv is None:
         return F.silu(x), None
-    taps = mixer.conv.shape[-1]
-    old = x.new_zeros(x.shape[0], taps - 1, x.shape[2]) if tail is None else tail
-    padded = torch.cat([old, x], dim=1)
-    mixed = F.conv1d(padded.transpose(1, 2), mixer.conv[:, None], mixer.conv_bias, groups=x.shape[2])
-    return F.silu(mixed).transpose(1, 2), padded[:, padded.shape[1] - taps + 1 :]
+    mixed, following = short_convolution(x, mixer.conv, mixer.conv_bias, tail)
+    return F.silu(mixed), following
 
 
 def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
