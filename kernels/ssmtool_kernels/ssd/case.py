@@ -90,6 +90,7 @@ def _step_cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "ssd": Case(
         shape={"B": 8, "L": 4096, "H": 64, "P": 64, "G": 1, "N": 128},
+        on_cpu={"B": 1, "L": 2048, "H": 8},
         small=SMALL,
         inputs=_inputs,
         run=_run,
@@ -101,6 +102,7 @@ CASES = {
     ),
     "ssd_step": Case(
         shape={"B": 128, "H": 64, "P": 64, "G": 1, "N": 128},
+        on_cpu={"B": 16, "H": 8},
         small=(
             {"B": 2, "H": 4, "P": 6, "G": 2, "N": 5, "gate": 1, "softplus": 1},
             {"B": 3, "H": 3, "P": 17, "G": 1, "N": 16},
