@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -139,13 +140,19 @@ def _worth(sums: list[float], factor: float, cost: float) -> bool:
     return gain / cost >= (1 + factor * sum(sums[1:])) / (1 + depth * cost)
 
 
+@lru_cache(maxsize=256)
+def _tree(links: tuple[int, ...]) -> Tree:
+    """The tree with these parents; the same few shapes come again and again."""
+    return Tree.of(links)
+
+
 def _finished(growth: _Growth, levels: tuple[Level, ...], plan: Plan) -> Draft:
     """The tree of the best nodes; a node never comes without its parent, which is at least as probable."""
     nodes = range(1, len(growth.parents))
     kept = [0, *sorted(sorted(nodes, key=lambda i: (-growth.values[i], i))[: plan.nodes])]
     number = {node: i for i, node in enumerate(kept)}
     return Draft(
-        tree=Tree.of([-1, *(number[growth.parents[node]] for node in kept[1:])]),
+        tree=_tree((-1, *(number[growth.parents[node]] for node in kept[1:]))),
         tokens=torch.stack([growth.tokens[node] for node in kept], dim=1),
         read={number[node]: where for node, where in growth.read.items() if node in number},
         levels=levels,
