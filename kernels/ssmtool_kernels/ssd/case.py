@@ -112,6 +112,6 @@ CASES = {
         inputs=_step_inputs,
         run=_step,
         cost=_step_cost,
-        peers={"torch": lambda inputs: _step(inputs, "naive")},
+        peers={"torch step": lambda inputs: _step(inputs, "naive")},
     ),
 }
