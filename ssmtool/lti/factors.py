@@ -181,8 +181,13 @@ class Slots:
     def careful(self) -> tuple[Tensor, Tensor, Tensor]:
         """R* L (complex, graded), and real factors L and R, computed pole by pole."""
         a, B = conjugate_closed(self.a, self.B, self.real)
-        _, Ct = conjugate_closed(self.a, self.C.mT.conj().contiguous(), self.real)
-        L, R = blaschke_factor(a, B), blaschke_factor(a.conj(), Ct)
+        L = blaschke_factor(a, B)
+        if self.siso:
+            sign = self.signature()[:, : self.a.shape[1]]  # C = +-B^T: the dual system is the mirror image
+            R = torch.cat([sign, sign], dim=1)[:, :, None] * L.conj()
+        else:
+            _, Ct = conjugate_closed(self.a, self.C.mT.conj().contiguous(), self.real)
+            R = blaschke_factor(a.conj(), Ct)
         return R.mH @ L, real_factor(L, self.real), real_factor(R, self.real)
 
     def apply_A(self, X: Tensor) -> Tensor:
