@@ -10,8 +10,8 @@
 #define WIDTH 512 /* reals of a channel block at most: long rows are fetched ahead, and states stay in the cache */
 #define FLUSH 64  /* steps after which sums over time go from REAL to double */
 
-/* Reals of a channel block: as many as there can be while every thread gets a unit. Channels do not mix, so that results
- * do not depend on it. */
+/* Reals of a channel block: as many as there can be while every thread gets a unit. Channels do not mix, so that
+ * results do not depend on it. */
 static int64_t block_of(int64_t count, int64_t width, int64_t threads) {
     int64_t block = WIDTH;
     while (block > 64 && count * ((width + block - 1) / block) < threads) block /= 2;
@@ -78,7 +78,8 @@ static inline void flush(REAL *sums, double *totals) {
     }
 }
 
-/* dx, dlast: what is lost by x and last; dv, dx0: by v and x0; don, doff (count, width): by on and off, per sequence. */
+/* dx, dlast: what is lost by x and last; dv, dx0: by v and x0; don, doff (count, width): by on and off, of each
+ * sequence. */
 void backward(const REAL *on, const REAL *off, const REAL *x, const REAL *x0, const uint8_t *resets,
               const int64_t *offsets, const REAL *dx, const REAL *dlast, REAL *don, REAL *doff, REAL *dv, REAL *dx0,
               int64_t count, int64_t width, int64_t groups, int64_t threads) {

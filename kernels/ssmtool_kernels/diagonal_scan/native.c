@@ -4,8 +4,9 @@
  *     y = X Wout + u T,     X' = lam^Q X + u Win,
  *     Win[j] = lam^(Q-1-j) B,   Wout[., j] = C lam^(j+1),   T[i, j] = Re C lam^(j-i) B, i <= j, plus D on the diagonal.
  * These are products of small matrices, 16 chunks at a time: 4 multiply-adds per mode and step plus Q per step, where
- * the recurrence needs 8 and waits for each step. Powers are taken in double, so that rounding grows with the square root
- * of the number of chunks, not of steps. Gradients are those of the tables, from which lam, B and C get theirs once per unit.
+ * the recurrence needs 8 and waits for each step. Powers are taken in double, so that rounding grows with the square
+ * root of the number of chunks, not of steps. Gradients are those of the tables, from which lam, B and C get theirs
+ * once per unit.
  *
  * One unit of work is a system and a group of sequences; groups depend on the shape alone, so that results do not
  * depend on the number of threads. */
@@ -14,266 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gemm.h"
-
-#define ROWS 16       /* chunks at a time */
-#define GROUP_ROWS 64 /* a group of sequences has at least so many chunks: the tables cost as much as some */
-
-enum { CONTINUED, INITIAL, ZERO }; /* where the state before a chunk comes from */
-
-typedef struct {
-    int64_t at, sequence; /* place of the first step in system 0 */
-    int32_t size, origin, last;
-} Chunk;
-
-typedef struct {
-    Chunk *chunks;
-    int64_t *groups; /* bounds */
-    int64_t count;
-} Plan;
-
-/* Chunks in the order of time: full ones, and shorter ones where a sequence ends or before a reset. An empty sequence
- * is an empty chunk, which hands on its state. */
-static Plan plan(const int64_t *offsets, const uint8_t *resets, int64_t sequences, int64_t length, int64_t systems) {
-    Plan p = {0};
-    for (int pass = 0; pass < 2; pass++) {
-        int64_t number = 0, groups = 0, opened = 0;
-        for (int64_t s = 0; s < sequences; s++) {
-            if (pass && number - opened >= GROUP_ROWS) p.groups[++groups] = opened = number;
-            int64_t t = offsets[s];
-            int origin = INITIAL;
-            do {
-                int64_t stop = t;
-                if (resets && t < offsets[s + 1] && resets[t]) origin = ZERO;
-                while (stop < offsets[s + 1] && stop - t < Q && !(stop > t && resets && resets[stop])) stop++;
-                if (pass) {
-                    const int64_t at = length ? t / length * systems * length + t % length : 0;
-                    p.chunks[number] = (Chunk){at, s, stop - t, origin, stop == offsets[s + 1]};
-                }
-                number++;
-                origin = CONTINUED;
-                t = stop;
-            } while (t < offsets[s + 1]);
-        }
-        if (!pass) {
-            p.chunks = malloc(sizeof(Chunk) * number);
-            p.groups = calloc(sequences + 1, sizeof(int64_t));
-        } else {
-            p.groups[++groups] = number;
-            p.count = groups;
-        }
-    }
-    return p;
-}
-
-/* A row of a panel: real parts of Q / 2 modes, then their imaginary parts. */
-#define HALF (Q / 2)
-typedef REAL half_row __attribute__((vector_size(HALF * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
-
-typedef struct {
-    int64_t modes, panels, w;      /* w = Q panels reals for the modes and zeros behind them */
-    double *power, *b, *c;         /* (Q + 1, w): lam^e; (w) */
-    REAL *step, *rest;             /* (Q + 1, w): the same, rounded, and what rounding took away */
-    REAL *in, *in_t, *out, *out_t; /* (panels, Q, Q): Win, Wout and their transposes */
-    REAL t[BLOCK], t_t[BLOCK];
-} Tables;
-
-static void *reserve(size_t count, size_t size) {
-    void *memory = aligned_alloc(64, (count * size + 63) / 64 * 64);
-    if (!memory) abort();
-    return memory;
-}
-
-static Tables tables_for(int64_t n) {
-    Tables s = {.modes = n, .panels = (n + HALF - 1) / HALF};
-    s.w = s.panels * Q;
-    s.power = reserve((Q + 3) * s.w, sizeof(double));
-    s.b = s.power + (Q + 1) * s.w;
-    s.c = s.b + s.w;
-    s.in = reserve((6 * Q + 2) * s.w, sizeof(REAL));
-    s.in_t = s.in + Q * s.w;
-    s.out = s.in_t + Q * s.w;
-    s.out_t = s.out + Q * s.w;
-    s.step = s.out_t + Q * s.w;
-    s.rest = s.step + (Q + 1) * s.w;
-    return s;
-}
-
-static void release(Tables *s) {
-    free(s->power);
-    free(s->in);
-}
-
-/* Place of a mode's real part in a row (panels, Q); its imaginary part is HALF behind. */
-INLINE int64_t place(int64_t mode) { return mode / HALF * Q + mode % HALF; }
-
-/* z = x y; z may be either. */
-INLINE void multiply(const double *x, const double *y, double *z, int64_t w) {
-    for (int64_t p = 0; p < w; p += Q)
-        for (int64_t i = p; i < p + HALF; i++) {
-            const double re = x[i] * y[i] - x[HALF + i] * y[HALF + i];
-            const double im = x[i] * y[HALF + i] + x[HALF + i] * y[i];
-            z[i] = re;
-            z[HALF + i] = im;
-        }
-}
-
-static void unpack(const REAL *z, double *row, const Tables *s) {
-    memset(row, 0, sizeof(double) * s->w);
-    for (int64_t i = 0; i < s->modes; i++) {
-        row[place(i)] = z[2 * i];
-        row[place(i) + HALF] = z[2 * i + 1];
-    }
-}
-
-static void transpose(const REAL *a, REAL *b) {
-    for (int i = 0; i < Q; i++)
-        for (int j = 0; j < Q; j++) b[j * Q + i] = a[i * Q + j];
-}
-
-/* The tables of one system; `row` (w) is for numbers in between. */
-static void fill(Tables *s, const REAL *lam, const REAL *b, const REAL *c, REAL d, double *row) {
-    const int64_t w = s->w;
-    double *power = s->power;
-    unpack(b, s->b, s);
-    unpack(c, s->c, s);
-    for (int64_t i = 0; i < w; i++) power[i] = i % Q < HALF;
-    unpack(lam, power + w, s);
-    for (int e = 2; e <= Q; e++) multiply(power + (e - 1) * w, power + w, power + e * w, w);
-    for (int64_t i = 0; i < (Q + 1) * w; i++) {
-        s->step[i] = power[i];
-        s->rest[i] = power[i] - s->step[i];
-    }
-    for (int j = 0; j < Q; j++) {
-        multiply(power + (Q - 1 - j) * w, s->b, row, w);
-        for (int64_t p = 0; p < w; p += Q)
-            for (int64_t i = 0; i < Q; i++) s->in[p * Q + j * Q + i] = row[p + i];
-        multiply(power + (j + 1) * w, s->c, row, w);
-        for (int64_t p = 0; p < w; p += Q)
-            for (int64_t i = 0; i < Q; i++) s->out_t[p * Q + j * Q + i] = i < HALF ? row[p + i] : -row[p + i];
-    }
-    for (int64_t p = 0; p < w; p += Q) {
-        transpose(s->in + p * Q, s->in_t + p * Q);
-        transpose(s->out_t + p * Q, s->out + p * Q);
-    }
-    multiply(s->b, s->c, row, w);
-    double kernel[Q] = {d};
-    for (int e = 0; e < Q; e++)
-        for (int64_t p = 0; p < w; p += Q)
-            for (int64_t i = p; i < p + HALF; i++)
-                kernel[e] += row[i] * power[e * w + i] - row[HALF + i] * power[e * w + HALF + i];
-    for (int i = 0; i < Q; i++)
-        for (int j = 0; j < Q; j++) s->t[i * Q + j] = s->t_t[j * Q + i] = j < i ? 0 : kernel[j - i];
-}
-
-/* A chunk's steps with zeros behind them, and with zeros before them. */
-INLINE void take(const REAL *from, int64_t size, REAL *right, REAL *left) {
-    if (size == Q) {
-        memcpy(right, from, sizeof(REAL) * Q);
-        memcpy(left, from, sizeof(REAL) * Q);
-        return;
-    }
-    for (int64_t j = 0; j < Q; j++) {
-        right[j] = j < size ? from[j] : 0;
-        left[j] = j < Q - size ? 0 : from[j - (Q - size)];
-    }
-}
-
-INLINE void put(REAL *to, const REAL *from, int64_t size) {
-    if (size == Q) memcpy(to, from, sizeof(REAL) * Q);
-    else memcpy(to, from, sizeof(REAL) * size);
-}
-
-/* Where the state before a chunk is not the one behind the chunk before it. */
-INLINE void begin(const Tables *s, const Chunk *chunk, const REAL *x0, int64_t stride, REAL *x) {
-    if (chunk->origin == CONTINUED) return;
-    memset(x, 0, sizeof(REAL) * s->w);
-    const REAL *from = x0 + chunk->sequence * stride;
-    if (chunk->origin == INITIAL)
-        for (int64_t i = 0; i < s->modes; i++) {
-            x[place(i)] = from[2 * i];
-            x[place(i) + HALF] = from[2 * i + 1];
-        }
-}
-
-INLINE void finish(const Tables *s, const Chunk *chunk, const REAL *x, int64_t stride, REAL *last) {
-    if (!last || !chunk->last) return;
-    REAL *to = last + chunk->sequence * stride;
-    for (int64_t i = 0; i < s->modes; i++) {
-        to[2 * i] = x[place(i)];
-        to[2 * i + 1] = x[place(i) + HALF];
-    }
-}
-
-/* x becomes lam^e x + v, lam^e as step + rest: what rounding takes from a slow mode's power is lost again in every chunk,
- * and would be the largest error. */
-INLINE void advance(const REAL *step, const REAL *rest, half_row *re, half_row *im, half_row v, half_row w) {
-    const half_row a = *(const half_row *)step, b = *(const half_row *)(step + HALF), x = *re, y = *im;
-    const half_row c = *(const half_row *)rest, d = *(const half_row *)(rest + HALF);
-    if (sizeof(REAL) == sizeof(float)) { /* sums in two branches: the next chunk waits for them */
-        *re = (a * x + (c * x + v)) - (b * y + d * y);
-        *im = (a * y + (c * y + w)) + (b * x + d * x);
-    } else {
-        *re = a * x + (v - b * y);
-        *im = a * y + (w + b * x);
-    }
-}
-
-/* `count` panels over consecutive full chunks: the state before each replaces what it adds. */
-INLINE void roll(const REAL *step, const REAL *rest, REAL *states, REAL *x, const int count) {
-    half_row re[4], im[4];
-    for (int p = 0; p < count; p++) {
-        re[p] = *(half_row *)(x + p * Q);
-        im[p] = *(half_row *)(x + p * Q + HALF);
-    }
-    for (int r = 0; r < ROWS; r++) {
-        for (int p = 0; p < count; p++) {
-            half_row *row = (half_row *)(states + p * BLOCK + r * Q);
-            const half_row v = row[0], w = row[1];
-            row[0] = re[p];
-            row[1] = im[p];
-            advance(step + p * Q, rest + p * Q, re + p, im + p, v, w);
-        }
-    }
-    for (int p = 0; p < count; p++) {
-        *(half_row *)(x + p * Q) = re[p];
-        *(half_row *)(x + p * Q + HALF) = im[p];
-    }
-}
-
-/* Whether `rows` chunks are ROWS full ones of which each continues the one before. */
-INLINE int plain(const Chunk *chunks, int64_t rows) {
-    int regular = rows == ROWS;
-    for (int64_t r = 0; r < rows; r++) regular &= chunks[r].size == Q && (!r || chunks[r].origin == CONTINUED);
-    return regular;
-}
-
-/* States before each chunk in place of what the chunks add to them, (panels, ROWS, Q); x (w) is carried. */
-INLINE void carry(const Tables *s, const Chunk *chunks, int64_t rows, int whole, const REAL *x0, REAL *last, int64_t stride,
-                  REAL *states, REAL *x) {
-    if (whole) {
-        const REAL *step = s->step + Q * s->w, *rest = s->rest + Q * s->w;
-        int64_t p = 0;
-        begin(s, chunks, x0, stride, x);
-        for (; p + 4 <= s->panels; p += 4) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 4);
-        for (; p + 2 <= s->panels; p += 2) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 2);
-        for (; p < s->panels; p++) roll(step + p * Q, rest + p * Q, states + p * BLOCK, x + p * Q, 1);
-        finish(s, chunks + ROWS - 1, x, stride, last);
-        return;
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        const REAL *step = s->step + chunks[r].size * s->w, *rest = s->rest + chunks[r].size * s->w;
-        begin(s, chunks + r, x0, stride, x);
-        for (int64_t p = 0; p < s->panels; p++) {
-            half_row *row = (half_row *)(states + p * BLOCK + r * Q), *now = (half_row *)(x + p * Q);
-            const half_row v = row[0], w = row[1];
-            row[0] = now[0];
-            row[1] = now[1];
-            advance(step + p * Q, rest + p * Q, now, now + 1, v, w);
-        }
-        finish(s, chunks + r, x, stride, last);
-    }
-}
+#include "diagonal_chunks.h"
 
 /* u, y: (batch, systems, length); lam, B, C: (systems, n) complex; D: (systems); x0, last: (sequences, systems, n)
  * complex; resets: (batch, length) or null; offsets: (sequences + 1) on the flat axis (batch length). */
@@ -306,7 +48,8 @@ void forward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, const
                     for (int64_t i = 0; i < s.panels; i++)
                         gemm_block(states + i * BLOCK, before, 0, s.in + i * BLOCK, 0);
                     carry(&s, chunks, rows, whole, x0 + 2 * k * n, last + 2 * k * n, stride, states, x);
-                    gemm_chain(whole ? to : result, whole ? from : right, s.t, states, BLOCK, 0, s.out, BLOCK, s.panels, 0);
+                    gemm_chain(whole ? to : result, whole ? from : right, s.t, states, BLOCK, 0, s.out, BLOCK, s.panels,
+                               0);
                     for (int64_t r = 0; !whole && r < rows; r++)
                         put(y + chunks[r].at + k * length, result + r * Q, chunks[r].size);
                 }
@@ -409,6 +152,7 @@ INLINE void carry_back(const Tables *s, const Chunk *chunks, int64_t rows, const
         const REAL *step = s->step + chunk->size * s->w, *rest = s->rest + chunk->size * s->w;
         if (chunk->last) {
             const REAL *from = dlast + chunk->sequence * stride;
+            memset(m, 0, sizeof(REAL) * s->w);
             for (int64_t i = 0; i < s->modes; i++) {
                 m[place(i)] = from[2 * i];
                 m[place(i) + HALF] = -from[2 * i + 1];
@@ -483,7 +227,8 @@ void backward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, cons
                     REAL *states = all + first / ROWS * size;
                     if (rows < ROWS) memset(left, 0, sizeof left);
                     for (int64_t r = 0; r < rows; r++)
-                        take(u + chunks[first + r].at + k * length, chunks[first + r].size, right + r * Q, left + r * Q);
+                        take(u + chunks[first + r].at + k * length, chunks[first + r].size, right + r * Q,
+                             left + r * Q);
                     for (int64_t j = 0; j < s.panels; j++)
                         gemm_block(states + j * BLOCK, left, 0, s.in + j * BLOCK, 0);
                     carry(&s, chunks + first, rows, plain(chunks + first, rows), x0 + own, 0, stride, states, x);

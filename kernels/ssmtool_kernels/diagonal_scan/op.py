@@ -55,10 +55,9 @@ def diagonal_scan(
     """
     if not lam.is_complex():
         kind = COMPLEX.get(lam.dtype, torch.complex64)
+        lam, B, C = lam.to(kind), B.to(kind), C.to(kind)
         state = None if x0 is None else x0.to(kind)
-        y, last = diagonal_scan(
-            *(z.to(kind) for z in (lam, B, C)), D, u, state, resets=resets, cu_seqlens=cu_seqlens, backend=backend
-        )
+        y, last = diagonal_scan(lam, B, C, D, u, state, resets=resets, cu_seqlens=cu_seqlens, backend=backend)
         return y, last.real
     if u.ndim == 3:
         single = x0 if x0 is None or cu_seqlens is not None else x0[None]

@@ -74,13 +74,13 @@ def _scan_backward(
     tables = ChunkTables(*(z.contiguous() for z in (power, inward, outward, kernel)))
     if u.numel() == 0 or len(offsets) == 1:
         lost = ChunkTables(*(torch.zeros_like(z) for z in tables))
-        return *lost, torch.zeros_like(u), dlast.clone()
+        return lost.power, lost.inward, lost.outward, lost.kernel, torch.zeros_like(u), dlast.clone()
     from ssmtool_kernels.diagonal_scan import triton
 
     lost, du, dx0 = triton.backward(
         tables, u.contiguous(), x0.contiguous(), resets, offsets, dy.contiguous(), dlast.contiguous()
     )
-    return *lost, du, dx0
+    return lost.power, lost.inward, lost.outward, lost.kernel, du, dx0
 
 
 @_scan_backward.register_fake

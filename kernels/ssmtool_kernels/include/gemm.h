@@ -26,8 +26,9 @@ typedef REAL vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* out = a0 w0 + sum over `count` blocks of a w, or, with `add`, that plus what is there. Blocks are contiguous rows of Q;
- * `transposed` reads the columns of a as rows. Consecutive blocks of a and w are a_step and w_step apart. a0 may be null. */
+/* out = a0 w0 + sum over `count` blocks of a w, or, with `add`, that plus what is there. Blocks are contiguous rows of
+ * Q; `transposed` reads the columns of a as rows. Consecutive blocks of a and w are a_step and w_step apart. a0 may be
+ * null. */
 INLINE void gemm_chain(REAL *out, const REAL *a0, const REAL *w0, const REAL *a, const int64_t a_step,
                        const int transposed, const REAL *w, const int64_t w_step, const int64_t count, const int add) {
     const int ar = transposed ? 1 : Q, ak = transposed ? Q : 1;
