@@ -37,13 +37,21 @@ def _run(inputs: Inputs, backend: str) -> tuple[Tensor, ...]:
 
 
 def _loop(inputs: Inputs) -> tuple[Tensor, ...]:
-    """A loop of PyTorch operations, all products outside it."""
+    """A loop of PyTorch operations; with several inputs or outputs all products are outside it."""
     lam, B, C, D, u = (inputs[name] for name in ("lam", "B", "C", "D", "u"))
     assert lam is not None
     assert B is not None
     assert C is not None
     assert D is not None
     assert u is not None
+    if B.shape[2] == C.shape[1] == 1:
+        x = torch.zeros_like(lam) if inputs["x0"] is None else inputs["x0"]
+        b, c, steps = B[..., 0], C[:, 0], u.permute(2, 0, 1, 3).contiguous()
+        outputs = torch.empty_like(steps)
+        for t, now in enumerate(steps):
+            x = torch.addcmul(b * now, lam, x)
+            outputs[t] = torch.linalg.vecdot(c.conj(), x).real[..., None] + D[..., 0] * now
+        return outputs.permute(1, 2, 0, 3), x
     driven = u.to(lam.dtype) @ B.mT
     states = torch.empty_like(driven)
     x = torch.zeros_like(driven[:, :, 0]) if inputs["x0"] is None else inputs["x0"]
