@@ -59,7 +59,7 @@ def command(
             "--prompts",
             metavar="FILE",
             help="Prompts: the lines of a text, or the rows of a .npy or .safetensors file of tokens. Without any "
-            "prompt, the first 64 tokens of eight sequences of --tokens, --text or --self.",
+            "prompt, the first 64 tokens of eight (or --batch) sequences of --tokens, --text or --self.",
         ),
     ] = None,
     tree: Annotated[
@@ -124,7 +124,7 @@ def command(
     with Bar(quiet) as bar:
         verifier = open_stack(found, where)
         given = None if source is None else read_tokens(source, found, verifier)
-        asked = read_prompts(prompt, prompts, given, found, verifier)
+        asked = read_prompts(prompt, prompts, given, found, verifier, batch)
         checked_prompts(asked, verifier.vocabulary)
         trials = ()
         if draft == "auto":
@@ -172,14 +172,19 @@ def command(
 
 
 def read_prompts(
-    texts: list[str] | None, file: Path | None, given: Tokens | None, model: Model, verifier: LanguageModel
+    texts: list[str] | None,
+    file: Path | None,
+    given: Tokens | None,
+    model: Model,
+    verifier: LanguageModel,
+    batch: int,
 ) -> list[Tensor]:
     """The prompts of the options, or else the beginnings of the token sequences. Raises UsageError, CheckpointError."""
-    from ssmtool.pipeline.speculate_prompts import beginnings, encoded, prompts_of_file
+    from ssmtool.pipeline.speculate_prompts import COUNT, beginnings, encoded, prompts_of_file
 
     found = [encoded(text, model, verifier.vocabulary) for text in texts or ()]
     if file is not None:
         found += prompts_of_file(file, model, verifier)
     if not found and file is None and given is not None:
-        found = beginnings(given)
+        found = beginnings(given, max(COUNT, batch))
     return found

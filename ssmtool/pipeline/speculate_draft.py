@@ -16,6 +16,8 @@ from ssmtool.pipeline.speculate_plan import Confidence, Plan
 from ssmtool.selective.language import LanguageModel
 from ssmtool_kernels.tree import Tree
 
+LEAST = 0.02  # adaptive trees: a node that is less probable than this is not worth verifying
+
 
 @dataclass(frozen=True)
 class Level:
@@ -88,9 +90,9 @@ def draft_tree(
 
     A fixed plan takes the drafter's `width` likeliest first tokens and continues each by the likeliest one. An adaptive
     plan reads, level by level, the nodes with the largest probability of the path to them, keeps the `nodes` best of
-    all it has seen, and stops where a further level would add fewer tokens per unit of time than the round has so far
-    (EAGLE-2, Li et al. 2024, sections 4.1 and 4.2, with a depth of its own). Probabilities are means over the batch:
-    the k-th likeliest token of a node is another token in every sequence, but the same node.
+    all it has seen but for improbable ones, and stops where a further level would add fewer tokens per unit of time
+    than the round has so far (EAGLE-2, Li et al. 2024, sections 4.1 and 4.2, with a depth of its own). Probabilities are
+    means over the batch: the k-th likeliest token of a node is another token in every sequence, but the same node.
 
     Args:
         model: the drafter.
@@ -116,7 +118,8 @@ def draft_tree(
         made = [growth.add(frontier[k // count], flat[:, k], values[k]) for k in range(width * count)]
         chosen = list(range(len(made)))
         if plan.adaptive:
-            chosen = sorted(sorted(chosen, key=lambda k: -values[k])[: plan.width])
+            best = sorted(chosen, key=lambda k: -values[k])[: plan.width]
+            chosen = sorted([k for k in best if values[k] >= LEAST] or best[:1])
         sums.append(sum(values[k] for k in chosen))
         if depth == plan.depth or (plan.adaptive and not _worth(sums, factor, cost)):
             break
@@ -149,7 +152,10 @@ def _tree(links: tuple[int, ...]) -> Tree:
 def _finished(growth: _Growth, levels: tuple[Level, ...], plan: Plan) -> Draft:
     """The tree of the best nodes; a node never comes without its parent, which is at least as probable."""
     nodes = range(1, len(growth.parents))
-    kept = [0, *sorted(sorted(nodes, key=lambda i: (-growth.values[i], i))[: plan.nodes])]
+    best = sorted(nodes, key=lambda i: (-growth.values[i], i))[: plan.nodes]
+    if plan.adaptive:
+        best = [i for i in best if growth.values[i] >= LEAST] or best[:1]
+    kept = [0, *sorted(best)]
     number = {node: i for i, node in enumerate(kept)}
     return Draft(
         tree=_tree((-1, *(number[growth.parents[node]] for node in kept[1:]))),
