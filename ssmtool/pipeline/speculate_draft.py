@@ -91,8 +91,9 @@ def draft_tree(
     A fixed plan takes the drafter's `width` likeliest first tokens and continues each by the likeliest one. An adaptive
     plan reads, level by level, the nodes with the largest probability of the path to them, keeps the `nodes` best of
     all it has seen but for improbable ones, and stops where a further level would add fewer tokens per unit of time
-    than the round has so far (EAGLE-2, Li et al. 2024, sections 4.1 and 4.2, with a depth of its own). Probabilities are
-    means over the batch: the k-th likeliest token of a node is another token in every sequence, but the same node.
+    than the round has so far (EAGLE-2, Li et al. 2024, sections 4.1 and 4.2, with a depth of its own).
+    Probabilities are means over the batch: the k-th likeliest token of a node is another token in every sequence, but
+    the same node.
 
     Args:
         model: the drafter.
