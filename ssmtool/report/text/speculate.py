@@ -116,7 +116,7 @@ def judgement(row: Economics) -> str:
         f"a round costs {row.break_even:.2f} plain steps and yields {row.tokens:.2f} tokens, {row.speedup:.2f}× as fast"
     )
     if row.best < 1:
-        word = "cannot pay here"
+        word = "cannot pay with such trees"
         found += f", and {row.best:.2f}× if all drafts were right"
     else:
         word = "pays here" if row.speedup > 1 + EVEN else "makes no difference here"
