@@ -149,11 +149,11 @@ def command(
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("only the path of what was written")] = False,
 ) -> None:
-    """Write a checkpoint of the same family with smaller states, or with fewer blocks.
+    """Write a checkpoint of the same family with smaller states.
 
-    Give exactly one of --rank, --energy, --error, --budget and --drop-blocks. MODEL is never changed; tensors outside
-    the reduced layers are copied byte for byte. The report shows, per layer, the error bound known beforehand and the
-    errors measured on the tensors as stored.
+    Give exactly one of --rank, --energy, --error, --budget and --drop-blocks; the last leaves blocks out instead. MODEL
+    is never changed; tensors outside the reduced layers are copied byte for byte. The report shows, per layer, the
+    error bound known beforehand and the errors measured on the tensors as stored.
 
     Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """

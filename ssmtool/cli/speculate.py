@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "ssmtool speculate mamba2-370m --draft mamba2-370m-drop12 --prompt 'The capital of France'",
     "ssmtool speculate mamba2-370m --draft mamba2-370m-rank32 --tokens heldout.npy --tree 4x3",
-    "ssmtool speculate mamba2-370m --draft auto --tokens calibration.npy --prompts prompts.txt --length 256",
+    "ssmtool speculate mamba2-370m --draft auto --tokens calibration.npy --prompts prompts.txt",
 )
 
 
@@ -98,7 +98,7 @@ def command(
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("only the continuations, one a line")] = False,
 ) -> None:
-    """Decode greedily with a reduced model as drafter, and say what that saves.
+    """Decode greedily with a reduced model as drafter.
 
     The drafter proposes a tree of tokens, the model reads the tree in one pass and keeps what it would have chosen
     itself: the output is that of plain greedy decoding, token for token. Both are run; reported are the accepted
