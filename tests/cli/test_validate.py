@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from ssmtool_kernels import native
+
 
 @pytest.fixture
 def pair(run, s4d):
@@ -84,3 +86,27 @@ def test_checkpoints_that_do_not_belong_together_exit_2(run, s4d, tiny):
     code, out, err = run("validate", s4d, tiny("neutral", "batch"))
     assert (code, out) == (2, "")
     assert "internal" not in err
+
+
+@pytest.mark.parametrize("backend", ["naive", "cpu", "torch"])
+def test_scans_run_on_the_backend_that_was_asked_for(run, pair, backend):
+    if backend == "cpu" and native.missing():
+        pytest.skip(native.missing())
+    code, out, err = run("validate", *pair, "--length", 64, "--backend", backend, "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["backend"] == backend
+    for layer in document["layers"]:
+        assert layer["operation"] == "diagonal_scan"
+        assert 0 < layer["agreement_before"]["scan"] < 1e-5
+        assert 0 < layer["agreement_after"]["scan"] < 1e-5
+        assert layer["floor_before"] is None
+    assert f"backend {backend}" in run("validate", *pair, "--length", 64, "--backend", backend).out
+
+
+def test_a_backend_that_cannot_run_here(run, pair, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    code, out, err = run("validate", *pair, "--backend", "triton", "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert "backend triton" in err
+    assert len(err.strip().splitlines()) == 1

@@ -149,3 +149,29 @@ def test_models_that_do_not_belong_together(run, original, reduced, heldout, tmp
     code, _, err = run("validate", original, other, "--tokens", heldout)
     assert code == 2
     assert "weights outside the state-space layers differ" in err
+
+
+@pytest.mark.parametrize("backend", ["naive", "torch", "auto"])
+def test_the_scans_alone_on_a_backend(run, original, reduced, heldout, backend):
+    code, out, err = run("validate", original, reduced, "--tokens", heldout, "--backend", backend, "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["backend"] == (backend if backend != "auto" else document["backend"]) != "auto"
+    assert (document["timed_sequences"], document["timed_length"]) == (4, 40)
+    for layer in document["layers"]:
+        assert layer["operation"] == "ssd"
+        assert 0 < layer["rounding_before"] < 1e-5
+        assert 0 < layer["rounding_after"] < 1e-5
+        assert layer["speedup"] == pytest.approx(layer["seconds_before"] / layer["seconds_after"])
+        assert layer["floor_before"] is layer["floor_after"] is None
+
+
+def test_predictions_do_not_depend_on_the_backend(run, original, reduced, heldout):
+    losses = [
+        json.loads(run("validate", original, reduced, "--tokens", heldout, "--backend", backend, "--json").out)[
+            "language"
+        ]
+        for backend in ("naive", "auto")
+    ]
+    assert losses[0]["loss_after"] == pytest.approx(losses[1]["loss_after"], rel=1e-5)
+    assert losses[0]["kl"] == pytest.approx(losses[1]["kl"], rel=1e-2)

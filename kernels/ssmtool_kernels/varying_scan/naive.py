@@ -17,7 +17,7 @@ def varying_scan_naive(
     Returns:
         h (b, L, n), and the last state (b, n).
     """
-    h = torch.zeros_like(v[:, 0]) if h0 is None else h0
+    h = v.new_zeros(v.shape[0], v.shape[2]) if h0 is None else h0
     states = []
     for t in range(v.shape[1]):
         if resets is not None:
