@@ -43,7 +43,7 @@ def test_new_and_lost_kernels_are_said() -> None:
 
 
 def test_the_table_has_a_row_per_kernel() -> None:
-    assert "| op.kernel fp32 sm_90 | 100 | 0 | 4096 | 4 | 2 |" in table({"op.kernel fp32 sm_90": GOOD})
+    assert "| op.kernel fp32 sm_90 | 100 | 0 | 4096 | 4 | 2 |" in table({"op.kernel fp32 sm_90": GOOD}, "3.9")
 
 
 def test_operations_are_found_by_their_files() -> None:
