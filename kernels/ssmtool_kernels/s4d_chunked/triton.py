@@ -98,7 +98,9 @@ def _scan(
         valid = order < chunks
         if OUTPUTS:
             out = tl.dot(now.to(toeplitz.dtype.element_ty), kernel, input_precision=PRECISION)
-            out = tl.dot(state.to(out_of.dtype.element_ty), readout, out, input_precision=PRECISION)
+            out = tl.dot(
+                state.to(out_of.dtype.element_ty), readout, out, input_precision=PRECISION, out_dtype=out.dtype
+            )
             at = base + chunk[:, None] * Q + steps[None, :]
             tl.store(y + at, out.to(y.dtype.element_ty), mask=valid[:, None])
         if STATES:

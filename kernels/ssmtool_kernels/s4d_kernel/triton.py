@@ -73,8 +73,8 @@ def _forward(
         wi = tl.load(ci + at, mask=inside, other=0.0)[None, :]
         outer_r, outer_i = _powers(decay[None, :], turn[None, :], (rows * Q).to(tl.int64)[:, None], DOUBLE)
         inner_r, inner_i = _powers(decay[:, None], turn[:, None], steps.to(tl.int64)[None, :], DOUBLE)
-        total = tl.dot(wr * outer_r - wi * outer_i, inner_r, total, input_precision=PRECISION)
-        total = tl.dot(-(wr * outer_i + wi * outer_r), inner_i, total, input_precision=PRECISION)
+        total = tl.dot(wr * outer_r - wi * outer_i, inner_r, total, input_precision=PRECISION, out_dtype=total.dtype)
+        total = tl.dot(-(wr * outer_i + wi * outer_r), inner_i, total, input_precision=PRECISION, out_dtype=total.dtype)
     time = rows[:, None] * Q + steps[None, :]
     tl.store(out + system * length + time, total, mask=time < length)
 
