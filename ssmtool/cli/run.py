@@ -6,7 +6,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import typer
 
@@ -24,7 +25,8 @@ def run(args: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show "σ" gets "?", not a traceback
             stream.reconfigure(errors="replace")
     try:
-        code = _invoke(list(args))
+        with _plain_warnings():
+            code = _invoke(list(args))
         sys.stdout.flush()
         return code
     except SsmtoolError as error:
@@ -41,6 +43,17 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         return _fail(_usage(error) if usage else _internal(error), INTERNAL)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the place in the source."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *rest, **names: f"ssmtool: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _invoke(args: list[str]) -> int:

@@ -92,3 +92,15 @@ def test_completion_offers_commands_and_plug_in_names():
 
 def test_completion_script_can_be_shown():
     assert "_SSMTOOL_COMPLETE" in shell('"$PYTHON" -m ssmtool', _SSMTOOL_COMPLETE="source_bash").stdout
+
+
+def test_a_warning_is_one_line(s4d, tmp_path):
+    """Without a C compiler the scans run in PyTorch: said once, without a place in the source."""
+    done = shell(
+        f'"$PYTHON" -m ssmtool validate {s4d} {s4d} --length 20 --quiet',
+        CC="no-such-compiler",
+        SSMTOOL_CACHE=str(tmp_path),
+    )
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ssmtool: warning: no C compiler (no-such-compiler of CC cannot be run)")

@@ -52,9 +52,9 @@ def test_forward_and_backward(name: str, number: int, dtype: torch.dtype) -> Non
     measured = errors(found, truth)
     assert measured.l2 <= limit
     assert measured.largest <= 10 * limit
-    if case.differentiable and dtype != torch.bfloat16:
+    if case.differentiable:
         gradient = gradient_errors(case, shape, lambda given: case.run(given, "triton"), dtype, CUDA)
-        assert gradient.l2 <= 10 * limit
+        assert gradient.l2 <= (2 if dtype == torch.bfloat16 else 10) * limit
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -92,3 +92,11 @@ def test_no_such_backend() -> None:
         resolve("cuda", torch.zeros(1))
     with pytest.raises(BackendError, match="there are auto, naive"), preferring("fast"):
         pass
+
+
+@pytest.mark.parametrize("backend", ["naive", "torch", "auto"])
+def test_nothing_in_nothing_out(backend: str) -> None:
+    nothing = torch.zeros(2, 0, 3)
+    h, last = varying_scan(nothing, nothing, backend=backend)
+    assert h.shape == (2, 0, 3)
+    assert torch.equal(last, torch.zeros(2, 3))

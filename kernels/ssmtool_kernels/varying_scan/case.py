@@ -48,7 +48,6 @@ CASES = {
             {"B": 1, "L": 70, "N": 33, "packed": 1, "state": 1, "resets": 1},
             {"B": 1, "L": 1, "N": 1},
             {"B": 2, "L": 0, "N": 2, "state": 1},
-            {"B": 2, "L": 0, "N": 2},
         ),
         inputs=_inputs,
         run=_run,
