@@ -153,3 +153,28 @@ def test_torch_compile_sees_through_it(name: str) -> None:
     for key, gradient in lost.items():
         if gradient is not None:
             assert distance(found[key], gradient) <= 1e-6, key  # type: ignore[arg-type]
+
+
+class Call(torch.nn.Module):
+    """An operation as a module, its tensors as keyword arguments."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.run = case.run
+
+    def forward(self, **given: Tensor | None) -> tuple[Tensor, ...]:
+        return self.run(given, "cpu")
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "cpu" in case.backends])
+def test_torch_export_sees_one_operation(name: str) -> None:
+    runnable("cpu")
+    case = CASES[name]
+    number = next(i for i, shape in enumerate(case.small) if not shape.get("packed"))
+    inputs = cast(case.make(case.small[number]), torch.float32)
+    with torch.no_grad():
+        program = torch.export.export(Call(case), (), dict(inputs))
+        found, expected = program.module()(**inputs), case.run(inputs, "cpu")
+    assert any("ssmtool" in str(node.target) for node in program.graph.nodes)
+    for a, b in zip(found, expected, strict=True):
+        assert distance(a, b) <= 1e-6

@@ -7,7 +7,7 @@ import torch
 
 from ssmtool_kernels.backends import BackendError, preferring, resolve
 from ssmtool_kernels.segments import offsets, resets_of
-from ssmtool_kernels.varying_scan import varying_scan
+from ssmtool_kernels.varying_scan import varying_scan, varying_step
 
 CPU = torch.device("cpu")
 
@@ -100,3 +100,15 @@ def test_nothing_in_nothing_out(backend: str) -> None:
     h, last = varying_scan(nothing, nothing, backend=backend)
     assert h.shape == (2, 0, 3)
     assert torch.equal(last, torch.zeros(2, 3))
+
+
+def test_steps_are_the_naive_scan_bit_for_bit_and_the_fast_one_within_rounding() -> None:
+    g = torch.Generator().manual_seed(1)
+    a, v = (torch.rand(2, 20, 5, generator=g) for _ in range(2))
+    h, states = torch.zeros(2, 5), []
+    for t in range(20):
+        h = varying_step(a[:, t], v[:, t], h)
+        states.append(h)
+    stepped = torch.stack(states, 1)
+    assert torch.equal(stepped, varying_scan(a, v, backend="naive")[0])
+    assert torch.allclose(stepped, varying_scan(a, v)[0], rtol=1e-6, atol=0)
