@@ -65,6 +65,8 @@ demo: $(VENV)/.installed
 	$(call show,ssmtool hsv $(SELECTIVE) --tokens $(CALIBRATION))
 	$(call show,ssmtool compress $(SELECTIVE) --rank 16 --export projected --tokens $(CALIBRATION) -o $(PROJECTED))
 	$(call show,ssmtool validate $(SELECTIVE) $(PROJECTED) --tokens $(HELD_OUT))
+	$(call show,ssmtool speculate $(SELECTIVE) --draft $(PROJECTED) --prompt "import " --length 32)
+	$(call show,ssmtool bench --op selective_scan --shape L=1024 --forward-only)
 
 test: $(VENV)/.installed-test
 	@$(PY) -m pytest -m "not gpu" $(PYTEST_FLAGS)

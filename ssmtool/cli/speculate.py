@@ -110,8 +110,8 @@ def command(
     source = token_source(tokens, text, as_bytes, sampled, None, sequences, seed)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.model import load
-    from ssmtool.pipeline.speculate import BATCHES, checked_prompts, open_stack, paired, speculate
-    from ssmtool.pipeline.speculate_plan import Plan
+    from ssmtool.pipeline.speculative.plan import Plan
+    from ssmtool.pipeline.speculative.speculate import BATCHES, checked_prompts, open_stack, paired, speculate
     from ssmtool.pipeline.tokens import read_tokens
 
     plan = Plan.parse(tree)
@@ -128,7 +128,7 @@ def command(
         checked_prompts(asked, verifier.vocabulary)
         trials = ()
         if draft == "auto":
-            from ssmtool.pipeline.speculate_auto import best_draft, candidates
+            from ssmtool.pipeline.speculative.auto import best_draft, candidates
 
             assert given is not None
             made = candidates(found, verifier, given, bar.step)
@@ -155,7 +155,7 @@ def command(
         options |= {"sequences": sequences, "seed": seed, "family": family, "device": device.value}
         emit(json_text(speculate_document(found, result, options)))
     else:
-        from ssmtool.pipeline.speculate_prompts import decoded
+        from ssmtool.pipeline.speculative.prompts import decoded
 
         readable = [decoded(row, found, verifier.vocabulary) for row in result.tokens] if prompt else None
         lines = readable or [" ".join(map(str, row)) for row in result.tokens]
@@ -180,7 +180,7 @@ def read_prompts(
     batch: int,
 ) -> list[Tensor]:
     """The prompts of the options, or else the beginnings of the token sequences. Raises UsageError, CheckpointError."""
-    from ssmtool.pipeline.speculate_prompts import COUNT, beginnings, encoded, prompts_of_file
+    from ssmtool.pipeline.speculative.prompts import COUNT, beginnings, encoded, prompts_of_file
 
     found = [encoded(text, model, verifier.vocabulary) for text in texts or ()]
     if file is not None:

@@ -12,7 +12,7 @@ from ssmtool.report.documents import head, source
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model
-    from ssmtool.pipeline.speculation import DraftFacts, Economics, Speculation
+    from ssmtool.pipeline.speculative.results import DraftFacts, Economics, Speculation
 
 
 class SpeculateDraft(schema._Strict):

@@ -11,7 +11,7 @@ import torch
 
 import ssmtool
 from ssmtool.pipeline.generate import advance, greedy
-from ssmtool.pipeline.speculate import open_stack
+from ssmtool.pipeline.speculative.speculate import open_stack
 from tests.pipeline.language_models import byte_model, hybrid, saved
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

@@ -15,9 +15,9 @@ import ssmtool
 from ssmtool.errors import FamilyError, MismatchError, UsageError
 from ssmtool.pipeline.drop_blocks import without
 from ssmtool.pipeline.generate import greedy
-from ssmtool.pipeline.speculate import open_stack, paired, speculate
-from ssmtool.pipeline.speculate_decode import Pair, Start, decode, start
-from ssmtool.pipeline.speculate_plan import Plan
+from ssmtool.pipeline.speculative.decode import Pair, Start, decode, start
+from ssmtool.pipeline.speculative.plan import Plan
+from ssmtool.pipeline.speculative.speculate import open_stack, paired, speculate
 from ssmtool.selective.language import LanguageModel
 from ssmtool.selective.mixers import Mixer, ScalarMixer
 from tests.pipeline.language_models import byte_model, hybrid, saved
@@ -168,7 +168,7 @@ def test_the_report_counts_what_was_done():
 
 
 def test_a_wrong_continuation_would_be_noticed(monkeypatch):
-    from ssmtool.pipeline import speculate as module
+    from ssmtool.pipeline.speculative import speculate as module
 
     model, starts, _ = trained("bytes-mamba2")
 

@@ -14,15 +14,15 @@ import ssmtool
 from ssmtool.errors import UsageError
 from ssmtool.pipeline.drop_blocks import without
 from ssmtool.pipeline.generate import advance
-from ssmtool.pipeline.speculate import open_stack, paired
-from ssmtool.pipeline.speculate_auto import Candidate, best_draft, candidates
-from ssmtool.pipeline.speculate_draft import draft_tree
-from ssmtool.pipeline.speculate_economics import facts, state_bytes, steps_by_width, traffic, weight_bytes
-from ssmtool.pipeline.speculate_memories import joined, replaced_rows, rows_of
-from ssmtool.pipeline.speculate_plan import Confidence, Plan
-from ssmtool.pipeline.speculate_sync import links, projected_memories
-from ssmtool.pipeline.speculate_verify import follow, read_tree
-from ssmtool.pipeline.speculation import DraftFacts, Economics
+from ssmtool.pipeline.speculative.auto import Candidate, best_draft, candidates
+from ssmtool.pipeline.speculative.draft import draft_tree
+from ssmtool.pipeline.speculative.economics import facts, state_bytes, steps_by_width, traffic, weight_bytes
+from ssmtool.pipeline.speculative.memories import joined, replaced_rows, rows_of
+from ssmtool.pipeline.speculative.plan import Confidence, Plan
+from ssmtool.pipeline.speculative.results import DraftFacts, Economics
+from ssmtool.pipeline.speculative.speculate import open_stack, paired
+from ssmtool.pipeline.speculative.sync import links, projected_memories
+from ssmtool.pipeline.speculative.verify import follow, read_tree
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.forward import Memory
 from ssmtool.selective.language import LanguageModel

@@ -9,7 +9,7 @@ from ssmtool.report.text.numbers import plural, seconds, size
 from ssmtool.report.text.page import Page, verdict
 
 if TYPE_CHECKING:
-    from ssmtool.pipeline.speculation import DraftFacts, Economics, Speculation, Trial
+    from ssmtool.pipeline.speculative.results import DraftFacts, Economics, Speculation, Trial
 
 EVEN = 0.05  # speed-ups closer to 1 than this are noise
 SYNCS = {"project": "its state projected from the model's", "replay": "it reads what was accepted"}

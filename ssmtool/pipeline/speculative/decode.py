@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ssmtool.pipeline.generate import Memories, advance
-from ssmtool.pipeline.speculate_draft import Draft, draft_tree
-from ssmtool.pipeline.speculate_memories import joined, replaced_rows, rows_of
-from ssmtool.pipeline.speculate_plan import Confidence, Plan
-from ssmtool.pipeline.speculate_sync import projected_memories
-from ssmtool.pipeline.speculate_verify import PlainPath, Verified, follow, read_tree
+from ssmtool.pipeline.speculative.draft import Draft, draft_tree
+from ssmtool.pipeline.speculative.memories import joined, replaced_rows, rows_of
+from ssmtool.pipeline.speculative.plan import Confidence, Plan
+from ssmtool.pipeline.speculative.sync import projected_memories
+from ssmtool.pipeline.speculative.verify import PlainPath, Verified, follow, read_tree
 from ssmtool.selective.language import LanguageModel
 
 Shape = tuple[tuple[int, ...], tuple[int, ...]]  # parents of a tree, and widths of the levels the drafter read

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ssmtool.pipeline.generate import Memories, advance
-from ssmtool.pipeline.speculate_decode import Pair, Shape, Start, Tally
-from ssmtool.pipeline.speculate_memories import joined, rows_of
-from ssmtool.pipeline.speculate_sync import projected_memories
-from ssmtool.pipeline.speculate_verify import Verified, read_tree
-from ssmtool.pipeline.speculation import DraftFacts, Economics
+from ssmtool.pipeline.speculative.decode import Pair, Shape, Start, Tally
+from ssmtool.pipeline.speculative.memories import joined, rows_of
+from ssmtool.pipeline.speculative.results import DraftFacts, Economics
+from ssmtool.pipeline.speculative.sync import projected_memories
+from ssmtool.pipeline.speculative.verify import Verified, read_tree
 from ssmtool.selective.language import LanguageModel
 from ssmtool_kernels.tree import Tree
 

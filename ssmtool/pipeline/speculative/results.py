@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ssmtool.pipeline.speculate_decode import Tally
+from ssmtool.pipeline.speculative.decode import Tally
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool.pipeline.generate import Memories, advance
-from ssmtool.pipeline.speculate_memories import joined, rows_of
-from ssmtool.pipeline.speculate_plan import Confidence, Plan
+from ssmtool.pipeline.speculative.memories import joined, rows_of
+from ssmtool.pipeline.speculative.plan import Confidence, Plan
 from ssmtool.selective.language import LanguageModel
 from ssmtool_kernels.tree import Tree
 
