@@ -42,14 +42,21 @@ void forward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, const
                     const int whole = plain(chunks, rows); /* then u and y are ROWS rows of Q as they lie there */
                     const REAL *from = u + chunks->at + k * length, *before = whole ? from : left;
                     REAL *to = y + chunks->at + k * length;
-                    for (int i = 0; i < ROWS; i++) __builtin_prefetch(from + (i + 2 * ROWS) * Q);
                     for (int64_t r = 0; !whole && r < rows; r++)
                         take(u + chunks[r].at + k * length, chunks[r].size, right + r * Q, left + r * Q);
                     for (int64_t i = 0; i < s.panels; i++)
                         gemm_block(states + i * BLOCK, before, 0, s.in + i * BLOCK, 0);
-                    carry(&s, chunks, rows, whole, x0 + 2 * k * n, last + 2 * k * n, stride, states, x);
-                    gemm_chain(whole ? to : result, whole ? from : right, s.t, states, BLOCK, 0, s.out, BLOCK, s.panels,
-                               0);
+                    const REAL *initial = x0 + 2 * k * n;
+                    REAL *final = last + 2 * k * n;
+                    if (whole && s.panels <= 2) {
+                        begin(&s, chunks, initial, stride, x);
+                        if (s.panels == 1) respond_rolling_one(&s, from, states, x, to);
+                        else respond_rolling_two(&s, from, states, x, to);
+                        finish(&s, chunks + ROWS - 1, x, stride, final);
+                        continue;
+                    }
+                    carry(&s, chunks, rows, whole, initial, final, stride, states, x);
+                    respond(&s, whole ? from : right, states, x, whole ? to : result, 0);
                     for (int64_t r = 0; !whole && r < rows; r++)
                         put(y + chunks[r].at + k * length, result + r * Q, chunks[r].size);
                 }
@@ -208,7 +215,7 @@ void backward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, cons
         Tables s = tables_for(n);
         Lost g = lost_for(&s);
         const int64_t size = s.panels * BLOCK; /* reals of the states before ROWS chunks */
-        REAL *all = reserve(blocks * size, sizeof(REAL)), *lost = reserve(size + 3 * s.w, sizeof(REAL));
+        REAL *all = reserve(blocks * size + Q, sizeof(REAL)), *lost = reserve(size + 3 * s.w, sizeof(REAL));
         REAL *x = lost + size, *m = x + s.w, *sums = m + s.w;
         double *row = reserve(3 * s.w, sizeof(double));
         REAL left[BLOCK], right[BLOCK], given[BLOCK], result[BLOCK], early[BLOCK];
@@ -253,7 +260,7 @@ void backward(const REAL *lam, const REAL *B, const REAL *C, const REAL *D, cons
                     }
                     gemm_block(g.gram, right, 1, given, 1);
                     gemm_block(result, given, 0, s.t_t, 0);
-                    gemm_chain(early, 0, 0, lost, BLOCK, 0, s.in_t, BLOCK, s.panels, 0);
+                    gemm_chain(early, lost, BLOCK, 0, s.in_t, BLOCK, s.panels, 0);
                     for (int64_t r = 0; r < rows; r++) {
                         const Chunk *chunk = chunks + first + r;
                         REAL *to = du + chunk->at + k * length;

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "diagonal_roll.h"
 #include "gemm.h"
 
-#define ROWS 16       /* chunks at a time */
 #define GROUP_ROWS 64 /* a group of sequences has at least so many chunks: the tables cost as much as some */
 
 enum { CONTINUED, INITIAL, ZERO }; /* where the state before a chunk comes from */
@@ -18,6 +18,7 @@ enum { CONTINUED, INITIAL, ZERO }; /* where the state before a chunk comes from 
 typedef struct {
     int64_t at, sequence; /* place of the first step in system 0 */
     int32_t size, origin, last;
+    int32_t plain; /* how many chunks from here on are full, each continuing the one before: at most ROWS */
 } Chunk;
 
 typedef struct {
@@ -36,14 +37,15 @@ static Plan plan(const int64_t *offsets, const uint8_t *resets, int64_t sequence
             if (pass && number - opened >= GROUP_ROWS) p.groups[++groups] = opened = number;
             int64_t t = offsets[s];
             int origin = INITIAL;
+            const int64_t row = length ? t / length * (systems - 1) * length : 0; /* of other systems before this one */
             do {
-                int64_t stop = t;
-                if (resets && t < offsets[s + 1] && resets[t]) origin = ZERO;
-                while (stop < offsets[s + 1] && stop - t < Q && !(stop > t && resets && resets[stop])) stop++;
-                if (pass) {
-                    const int64_t at = length ? t / length * systems * length + t % length : 0;
-                    p.chunks[number] = (Chunk){at, s, stop - t, origin, stop == offsets[s + 1]};
+                const int64_t most = offsets[s + 1] - t < Q ? offsets[s + 1] : t + Q;
+                int64_t stop = most;
+                if (resets && t < most) {
+                    if (resets[t]) origin = ZERO;
+                    for (stop = t + 1; stop < most && !resets[stop];) stop++;
                 }
+                if (pass) p.chunks[number] = (Chunk){row + t, s, stop - t, origin, stop == offsets[s + 1], 0};
                 number++;
                 origin = CONTINUED;
                 t = stop;
@@ -55,21 +57,23 @@ static Plan plan(const int64_t *offsets, const uint8_t *resets, int64_t sequence
         } else {
             p.groups[++groups] = number;
             p.count = groups;
+            for (int64_t i = number, run = 0; i--;) {
+                run = p.chunks[i].size == Q ? (run < ROWS ? run + 1 : ROWS) : 0;
+                p.chunks[i].plain = run;
+                if (p.chunks[i].origin != CONTINUED) run = 0;
+            }
         }
     }
     return p;
 }
-
-/* A row of a panel: real parts of Q / 2 modes, then their imaginary parts. */
-#define HALF (Q / 2)
-typedef REAL half_row __attribute__((vector_size(HALF * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
 typedef struct {
     int64_t modes, panels, w;      /* w = Q panels reals for the modes and zeros behind them */
     double *power, *b, *c;         /* (Q + 1, w): lam^e; (w) */
     REAL *step, *rest;             /* (Q + 1, w): the same, rounded, and what rounding took away */
     REAL *in, *in_t, *out, *out_t; /* (panels, Q, Q): Win, Wout and their transposes */
-    REAL t[BLOCK], t_t[BLOCK];
+    _Alignas(64) REAL t[BLOCK];
+    _Alignas(64) REAL t_t[BLOCK];
 } Tables;
 
 static void *reserve(size_t count, size_t size) {
@@ -199,48 +203,48 @@ INLINE void finish(const Tables *s, const Chunk *chunk, const REAL *x, int64_t s
     }
 }
 
-/* x becomes lam^e x + v, lam^e as step + rest: what rounding takes from a slow mode's power is lost again in every
- * chunk, and would be the largest error. */
-INLINE void advance(const REAL *step, const REAL *rest, half_row *re, half_row *im, half_row v, half_row w) {
-    const half_row a = *(const half_row *)step, b = *(const half_row *)(step + HALF), x = *re, y = *im;
-    const half_row c = *(const half_row *)rest, d = *(const half_row *)(rest + HALF);
-    if (sizeof(REAL) == sizeof(float)) { /* sums in two branches: the next chunk waits for them */
-        *re = (a * x + (c * x + v)) - (b * y + d * y);
-        *im = (a * y + (c * y + w)) + (b * x + d * x);
-    } else {
-        *re = a * x + (v - b * y);
-        *im = a * y + (w + b * x);
+/* y = states Wout + u T for ROWS rows. The first `rolled` panels of states still are what the chunks add to them: they
+ * are rolled meanwhile, as a chain of few panels is all waiting, and the product with T does not need them. Modes that
+ * do not exist are not multiplied. */
+INLINE void respond(const Tables *s, const REAL *u, REAL *states, REAL *x, REAL *y, const int rolled) {
+    const REAL *step = s->step + Q * s->w, *rest = s->rest + Q * s->w;
+    Roll roll;
+    roll_begin(&roll, step, rest, states, x, rolled);
+    for (int first = 0; first < Q; first += TILE) {
+        vec sum[ACCUMULATORS] = {0};
+        for (int k = 0; k < Q; k++) {
+            if (!first) roll_step(&roll, step, rest, states, k, rolled);
+            if (!first) __builtin_prefetch(u + (2 * ROWS + k) * Q);
+            gemm_step(sum, u + first * Q + k, Q, s->t + k * Q);
+        }
+        for (int64_t p = 0; p < s->panels; p++) {
+            const int64_t live = s->modes - p * HALF < HALF ? s->modes - p * HALF : HALF;
+            if (live == HALF) {
+                for (int k = 0; k < Q; k++)
+                    gemm_step(sum, states + p * BLOCK + first * Q + k, Q, s->out + p * BLOCK + k * Q);
+                continue;
+            }
+            for (int part = 0; part < Q; part += HALF)
+                for (int64_t k = part; k < part + live; k++)
+                    gemm_step(sum, states + p * BLOCK + first * Q + k, Q, s->out + p * BLOCK + k * Q);
+        }
+        gemm_store(y + first * Q, sum);
     }
+    roll_end(&roll, x, rolled);
 }
 
-/* `count` panels over consecutive full chunks: the state before each replaces what it adds. */
-INLINE void roll(const REAL *step, const REAL *rest, REAL *states, REAL *x, const int count) {
-    half_row re[4], im[4];
-    for (int p = 0; p < count; p++) {
-        re[p] = *(half_row *)(x + p * Q);
-        im[p] = *(half_row *)(x + p * Q + HALF);
-    }
-    for (int r = 0; r < ROWS; r++) {
-        for (int p = 0; p < count; p++) {
-            half_row *row = (half_row *)(states + p * BLOCK + r * Q);
-            const half_row v = row[0], w = row[1];
-            row[0] = re[p];
-            row[1] = im[p];
-            advance(step + p * Q, rest + p * Q, re + p, im + p, v, w);
-        }
-    }
-    for (int p = 0; p < count; p++) {
-        *(half_row *)(x + p * Q) = re[p];
-        *(half_row *)(x + p * Q + HALF) = im[p];
-    }
+/* Functions of their own: inlined, their pointers would not stay in registers. */
+#define APART static __attribute__((noinline)) void
+APART respond_rolling_one(const Tables *s, const REAL *u, REAL *states, REAL *x, REAL *y) {
+    respond(s, u, states, x, y, 1);
+}
+
+APART respond_rolling_two(const Tables *s, const REAL *u, REAL *states, REAL *x, REAL *y) {
+    respond(s, u, states, x, y, 2);
 }
 
 /* Whether `rows` chunks are ROWS full ones of which each continues the one before. */
-INLINE int plain(const Chunk *chunks, int64_t rows) {
-    int regular = rows == ROWS;
-    for (int64_t r = 0; r < rows; r++) regular &= chunks[r].size == Q && (!r || chunks[r].origin == CONTINUED);
-    return regular;
-}
+INLINE int plain(const Chunk *chunks, int64_t rows) { return rows == ROWS && chunks->plain == ROWS; }
 
 /* States before each chunk in place of what the chunks add to them, (panels, ROWS, Q); x (w) is carried. */
 INLINE void carry(const Tables *s, const Chunk *chunks, int64_t rows, int whole, const REAL *x0, REAL *last,
