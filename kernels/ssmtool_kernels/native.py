@@ -36,6 +36,7 @@ def missing() -> str:
     return _probe()
 
 
+@functools.cache
 def function(operation: str, name: str, dtype: torch.dtype) -> Any:
     """A function of an operation's `native.c` for one dtype.
 
