@@ -14,7 +14,8 @@ from ssmtool_kernels.floors import floor_seconds
 
 GRADIENT_STEPS, GRADIENT_BATCH = 256, 2  # gradients of the definition keep every step: they are checked on less
 BUDGET = 2.0  # seconds of repeated runs per measurement, at most
-RUNS = 5
+LEAST = 0.1  # seconds of repeated runs, where they are short: threads take a while to be awake
+RUNS, MOST = 5, 100
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,8 @@ def _backward_seconds(run: Callable[[Inputs], tuple[Tensor, ...]], inputs: Input
     return best(lambda: torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True), device)
 
 
-def best(run: Callable[[], object], device: torch.device, runs: int = RUNS) -> float:
-    """Least wall time in seconds of up to `runs` runs after a first one, fewer where they take long."""
+def best(run: Callable[[], object], device: torch.device) -> float:
+    """Least wall time in seconds of several runs after a first one: 5, more where they are short, fewer where long."""
 
     def once() -> float:
         if device.type == "cuda":
@@ -189,9 +190,9 @@ def best(run: Callable[[], object], device: torch.device, runs: int = RUNS) -> f
     if first > BUDGET:
         return first
     least, spent = first, 0.0
-    for _ in range(runs):
+    for done in range(1, MOST + 1):
         took = once()
         least, spent = min(least, took), spent + took
-        if spent > BUDGET:
+        if spent > BUDGET or (done >= RUNS and spent > LEAST):
             break
     return least

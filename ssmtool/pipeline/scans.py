@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from ssmtool_kernels.convolution import diagonal_convolution, kernel_convolution
 from ssmtool_kernels.dense_scan import dense_scan
 from ssmtool_kernels.diagonal_scan import diagonal_scan
 from ssmtool_kernels.floors import floor_seconds
+from ssmtool_kernels.measure import best
 
 _SCAN_BYTES = 1 << 28  # states of one batch of systems kept at a time
 
@@ -56,8 +56,8 @@ def run_layer(system: System, u: np.ndarray, device: torch.device, backend: str,
         exact_scan, fast_scan, convolution = _operations(system, piece, steps, device, backend)
         exact = exact_scan(drive)
         single = drive.float()
-        y, elapsed = _best_of(lambda f=fast_scan, v=single: f(v), 3 if timed else 1, device)
-        seconds += elapsed if timed else 0.0
+        y = fast_scan(single)
+        seconds += best(lambda f=fast_scan, v=single: f(v), device) if timed else 0.0
         z = convolution(single)
         size = exact.square().sum((1, 2)).sqrt()
         rounding = (y.double() - exact).square().sum((1, 2)).sqrt()
@@ -112,17 +112,3 @@ def _operations(
         part = replace(system, A=system.A[piece], B=system.B[piece], C=system.C[piece], D=system.D[piece])
     kernel = torch.from_numpy(impulse_response(part, steps)).to(device).float()
     return exact, fast, lambda u: kernel_convolution(kernel, u)
-
-
-def _best_of(run: Callable[[], torch.Tensor], times: int, device: torch.device) -> tuple[torch.Tensor, float]:
-    """Result and least wall time in seconds."""
-    best = np.inf
-    for _ in range(times):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        result = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - begin)
-    return result, best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,27 +61,26 @@ def check_scans(original: tuple[Mixer, ...], reduced: tuple[Mixer, ...], x: Tens
 def _run(mixer: Mixer, x: Tensor, backend: str) -> tuple[float, float, float | None]:
     """Deviation from float64, seconds, and the floor in seconds."""
     trace = forward(mixer, x)[2]
-    inputs = [trace.x, trace.dt, -mixer.a_log.exp(), trace.B, trace.C, mixer.d_skip]
+    given = (trace.x, trace.dt, -mixer.a_log.exp(), trace.B, trace.C, mixer.d_skip)
     batch, length = trace.dt.shape[:2]
-    scan: Callable[..., tuple[Tensor, Tensor]]
     if isinstance(mixer, DiagonalMixer):
-        scan, options = selective_scan, {}
-        case = cases()["selective_scan"]
+        scan, projectors, case = selective_scan, (), cases()["selective_scan"]
         shape = {"B": batch, "L": length, "E": mixer.channels, "G": mixer.groups, "N": mixer.states}
     else:
-        scan, options = ssd, {}
-        if mixer.project_b is not None:
-            options = {"project_b": mixer.project_b, "project_c": mixer.project_c}
-        case = cases()["ssd"]
+        scan, case = ssd, cases()["ssd"]
+        projectors = () if mixer.project_b is None else (mixer.project_b, mixer.project_c)
         shape = {"B": batch, "L": length, "H": mixer.heads, "P": mixer.channels // mixer.heads, "G": mixer.groups}
         shape["N"] = mixer.scanned
-    exact = scan(
-        *(tensor.double() for tensor in inputs),
-        **{name: tensor.double() for name, tensor in options.items()},
-        backend="naive",
-    )
-    found = scan(*inputs, **options, backend=backend)
-    seconds = best(lambda: scan(*inputs, **options, backend=backend), x.device)
+
+    def run(tensors: tuple[Tensor, ...], projectors: tuple[Tensor, ...], backend: str) -> tuple[Tensor, Tensor]:
+        u, dt, A, B, C, D = tensors
+        if projectors:
+            B, C = (torch.einsum("grn,blgn->blgr", P, rows) for P, rows in zip(projectors, (B, C), strict=True))
+        return scan(u, dt, A, B, C, D, backend=backend)
+
+    exact = run(tuple(t.double() for t in given), tuple(p.double() for p in projectors), "naive")
+    found = run(given, projectors, backend)
+    seconds = best(lambda: run(given, projectors, backend), x.device)
     floor = None
     if x.device.type == "cuda":
         cost = case.cost({**dict.fromkeys(case.shape, 0), **shape}, x.element_size())

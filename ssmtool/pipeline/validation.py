@@ -42,7 +42,7 @@ class LayerValidation:
         inputs: per input.
         original, reduced: agreement of scan and convolution (float32) with the float64 reference.
         operation: the scan.
-        seconds_original, seconds_reduced: scan time of the layer, best of three.
+        seconds_original, seconds_reduced: scan time of the layer, best of several.
         floor_original, floor_reduced: share of the GPU's floor that the scan reaches; None on other devices.
         passed: within the bound, and below max_error if one was given.
         reason: why not, "" if passed.

@@ -39,7 +39,7 @@ def validate_text(original: Model, reduced: Model, result: Validation, terminal:
     page.line()
     page.paragraph(
         "scan, conv.: largest relative deviation of the float32 scan and convolution from the float64 definition. "
-        f"time: one scan of a layer on {result.device}, backend {result.backend}, best of three."
+        f"time: one scan of a layer on {result.device}, backend {result.backend}, best of several."
     )
     page.line()
     for layer in result.layers:
