@@ -55,7 +55,7 @@ def run_layer(system: System, u: np.ndarray, device: torch.device, backend: str,
         drive = torch.from_numpy(np.array(u[piece])).to(device)
         exact_scan, fast_scan, convolution = _operations(system, piece, steps, device, backend)
         exact = exact_scan(drive)
-        single = drive.float()
+        single = drive.float().contiguous()
         y = fast_scan(single)
         seconds += best(lambda f=fast_scan, v=single: f(v), device) if timed else 0.0
         z = convolution(single)
