@@ -48,6 +48,7 @@ def _cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "block_scan": Case(
         shape={"B": 8, "L": 4096, "N": 256},
+        on_cpu={"B": 2, "L": 1024, "N": 128},
         small=(
             {"B": 2, "L": 37, "N": 5, "state": 1},
             {"B": 2, "L": 67, "N": 3, "state": 1, "resets": 1},

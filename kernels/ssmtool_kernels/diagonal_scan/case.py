@@ -74,6 +74,7 @@ def _cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "diagonal_scan": Case(
         shape={"B": 1, "H": 256, "L": 16384, "N": 64},
+        on_cpu={"H": 64, "N": 32},
         small=(
             {"B": 2, "H": 3, "L": 37, "N": 5, "state": 1},
             {"B": 2, "H": 2, "L": 67, "N": 3, "state": 1, "resets": 1},
@@ -89,6 +90,7 @@ CASES = {
     ),
     "diagonal_scan of several inputs": Case(
         shape={"B": 1, "H": 1, "L": 16384, "N": 256, "M": 256, "P": 256},
+        on_cpu={"L": 2048, "N": 64, "M": 64, "P": 64},
         small=(
             {"B": 2, "H": 2, "L": 37, "N": 5, "M": 3, "P": 2, "state": 1},
             {"B": 2, "H": 1, "L": 67, "N": 3, "M": 2, "P": 1, "state": 1, "resets": 1},

@@ -41,6 +41,7 @@ def _cost(shape: Shape, scalar: int) -> Cost:
 CASES = {
     "hankel_values": Case(
         shape={"S": 1024, "N": 32},
+        on_cpu={"S": 64},
         small=(
             {"S": 2, "N": 4},
             {"S": 2, "N": 3, "mixed": 1},
