@@ -41,7 +41,7 @@ class OperationBench:
         operation: its name. shape: letters and sizes, options at 1.
         timings: per backend and peer.
         sweep: None where nothing was swept.
-        absent: backend or peer that did not run -> why.
+        absent: backend that did not run -> why.
     """
 
     operation: str
@@ -129,12 +129,9 @@ def _operation(
     here, absent = _runnable(case, backends, device)
     peers = () if backends else tuple(case.peers)
     truth = definition(case, shape, dtype)
-    timings = []
-    for which in (*peers, *here):
-        try:
-            timings.append(timing(case, shape, truth, which, dtype, device, backward and which not in peers))
-        except NotImplementedError as reason:
-            absent[which] = str(reason)
+    timings = [
+        timing(case, shape, truth, which, dtype, device, backward and which not in peers) for which in (*peers, *here)
+    ]
     del truth
     return OperationBench(name, dict(shape), tuple(timings), _sweep(case, shape, here, sizes, dtype, device), absent)
 
