@@ -104,6 +104,18 @@ def awkward(tensor: Tensor | None) -> Tensor | None:
     return wide[..., 0]
 
 
+@pytest.mark.parametrize(("case", "backend", "number", "dtype"), list(combinations((torch.float32,))))
+def test_forward_without_gradients(case: Case, backend: str, number: int, dtype: torch.dtype) -> None:
+    """Some operations take another way where gradients are wanted: tree scans their plain PyTorch form."""
+    runnable(backend)
+    rounded = cast(cast(case.make(case.small[number]), dtype), torch.float64)
+    with torch.no_grad():
+        expected, found = case.run(rounded, "naive"), case.run(cast(rounded, dtype), backend)
+    for output, truth in zip(found, expected, strict=True):
+        assert output.shape == truth.shape
+        assert distance(output, truth) <= case.tolerance
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu", "triton"])
 @pytest.mark.parametrize("name", CASES)
 def test_strided_inputs_are_read_as_they_are_meant(name: str, backend: str) -> None:
