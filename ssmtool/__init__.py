@@ -35,6 +35,7 @@ from ssmtool.errors import (
     UnstableError,
     UsageError,
 )
+from ssmtool.version import __version__
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.compress import compress
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.validate import validate
     from ssmtool.selective.refit import RefitOptions
     from ssmtool.training.evaluate import evaluate
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CalibrationError",

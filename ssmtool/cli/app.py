@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ssmtool import __version__, plugins
+from ssmtool import plugins
 from ssmtool.cli import _complete, bench, compress, diagnose, evaluate, hsv, inspect, speculate, validate
+from ssmtool.version import __version__
 
 _COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate, speculate, bench)
 

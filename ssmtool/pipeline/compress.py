@@ -179,11 +179,11 @@ def _reduce(
         result = reduction.reduce(system, tightened, device=device, progress=progress)
         row = _measure(model, layer, system, result, method, device)
         best = min(best, row.hinf_relative)
-        if target.kind != "error" or row.hinf_relative <= target.value:
+        if target.kind != "error" or row.hinf_relative <= target.share:
             return row, result
-        tightened = Target("error", tightened.value / 4)
+        tightened = Target("error", tightened.share / 4)
     raise ReductionError(
-        f"the error {target.value:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
+        f"the error {target.share:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
         "Hankel norm)",
         where=layer.name,
         remedy=f"Rounding to the stored {coarsest_dtype(model, layer)} is part of the error; ask for a larger one",

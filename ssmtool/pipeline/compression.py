@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssmtool import __version__
 from ssmtool.families._contract import Layer
+from ssmtool.version import __version__
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ssmtool import __version__
 from ssmtool.checkpoint import Rewrite
 from ssmtool.checkpoint.dtypes import BITS
 from ssmtool.errors import FamilyError, UsageError
@@ -26,6 +25,7 @@ from ssmtool.pipeline.runner import stack_of
 from ssmtool.pipeline.selective_hsv import Step, no_step
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
+from ssmtool.version import __version__
 
 ROWS = 64  # sequences on which the loss is measured, at most
 BATCH = 8

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssmtool import __version__
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.refit import Refit
+from ssmtool.version import __version__
 
 
 @dataclass(frozen=True)

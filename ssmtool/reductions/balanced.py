@@ -9,13 +9,23 @@ from ssmtool.lti.factors import Progress
 from ssmtool.lti.hankel import balance, hankel_singular_values
 from ssmtool.lti.orders import tail_bound
 from ssmtool.lti.systems import System
-from ssmtool.reductions._contract import Result, Target
+from ssmtool.reductions._contract import DEFAULT, Options, Result, Target
 
 SUMMARY = "Balanced truncation (square-root): error bound 2 * sum of the dropped Hankel singular values"
 REFERENCE = "Moore, IEEE TAC 26 (1981); Tombs & Postlethwaite, Int. J. Control 46 (1987); Enns 1984, Glover 1984"
+OPTIONS = ()
+NEEDS = ()
+COMPLEXITY = 1
 
 
-def reduce(system: System, target: Target, *, device: str = "cpu", progress: Progress | None = None) -> Result:
+def reduce(
+    system: System,
+    target: Target,
+    *,
+    options: Options = DEFAULT,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Result:
     """Balanced truncation of every system to the order its Hankel singular values ask for.
 
     The bound 2 * sum_{k > r} sigma_k holds for the truncation; the rounding of the diagonal form and of the storage
@@ -26,7 +36,7 @@ def reduce(system: System, target: Target, *, device: str = "cpu", progress: Pro
         target: rank, energy or error.
     """
     if target.kind == "rank":
-        most = min(int(target.value), system.order)
+        most = min(target.rank, system.order)
     else:
         most = int(target.orders(hankel_singular_values(system, device)).max(initial=0))
     balanced = balance(system, max(most, 1), device, progress)

@@ -9,10 +9,13 @@ from ssmtool.lti.factors import Progress
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.minimal import minimal
 from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.reductions._contract import Result, Target
+from ssmtool.reductions._contract import DEFAULT, Options, Result, Target
 
 SUMMARY = "Modal truncation by the score |C_i|^2 |B_i|^2 / (1 - |lambda_i|)^2 (LAST); no error bound"
 REFERENCE = "Gwak et al., Layer-Adaptive State Pruning for Deep State Space Models, NeurIPS 2024, arXiv:2411.02824"
+OPTIONS = ()
+NEEDS = ()
+COMPLEXITY = 0
 
 
 def last_score(system: DiagonalSystem) -> np.ndarray:
@@ -21,7 +24,14 @@ def last_score(system: DiagonalSystem) -> np.ndarray:
     return gain / np.expm1(system.a.real) ** 2
 
 
-def reduce(system: System, target: Target, *, device: str = "cpu", progress: Progress | None = None) -> Result:
+def reduce(
+    system: System,
+    target: Target,
+    *,
+    options: Options = DEFAULT,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Result:
     """Keeps as many of the best-scored modes of every system as the target's order has room for.
 
     Args:

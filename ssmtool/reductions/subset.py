@@ -20,13 +20,23 @@ from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.reductions._contract import Result, Target
+from ssmtool.reductions._contract import DEFAULT, Options, Result, Target
 
 SUMMARY = "Subset of the stored poles, common to all channels, with H2-optimal residues; no a priori bound"
 REFERENCE = "Chen, Billings & Luo, Int. J. Control 50 (1989), orthogonal least squares; docs/numerics.md"
+OPTIONS = ()
+NEEDS = ()
+COMPLEXITY = 0
 
 
-def reduce(system: System, target: Target, *, device: str = "cpu", progress: Progress | None = None) -> Result:
+def reduce(
+    system: System,
+    target: Target,
+    *,
+    options: Options = DEFAULT,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Result:
     """Common subset of slots with refitted residues; every system keeps the same slots.
 
     Args:
@@ -50,12 +60,12 @@ def reduce(system: System, target: Target, *, device: str = "cpu", progress: Pro
             middle = (low + high) // 2
             trial = _refit(system, rows, wanted, chosen[:middle])
             worst = float((hinf_norm(difference(system, trial), device) / np.where(scale > 0, scale, 1.0)).max())
-            low, high = (low, middle) if worst <= target.value else (middle + 1, high)
+            low, high = (low, middle) if worst <= target.share else (middle + 1, high)
         count = low
     else:
         count = max(1, -(-int(target.orders(spectrum).max(initial=0)) // per_slot))
         if target.kind == "rank":
-            count = max(1, int(target.value) // per_slot)
+            count = max(1, target.rank // per_slot)
         chosen = _choose(rows, wanted, min(count, system.slots))
     chosen = chosen[: min(count, system.slots)]
     smaller = _refit(system, rows, wanted, chosen)

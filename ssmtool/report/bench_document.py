@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ssmtool import __version__
 from ssmtool.report.schema import SCHEMA_VERSION, Tool, _Strict
+from ssmtool.version import __version__
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.bench import Bench, OperationBench

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssmtool import __version__
 from ssmtool.report import schema
 from ssmtool.report.facts import channels, layer_share, orders, share
+from ssmtool.version import __version__
 
 if TYPE_CHECKING:
     from ssmtool.checkpoint import Checkpoint

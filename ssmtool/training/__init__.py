@@ -1,1 +1,1 @@
-"""Training: the reference model, its tasks, and the recipes that made fixtures/."""
+"""Training: tasks, recipes, the accuracy of a checkpoint."""

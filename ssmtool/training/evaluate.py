@@ -11,7 +11,7 @@ import torch
 from ssmtool import plugins
 from ssmtool.checkpoint import Checkpoint, open_checkpoint
 from ssmtool.errors import CheckpointError, MismatchError, UsageError
-from ssmtool.training.model import build
+from ssmtool.reference.model import build
 
 PACKAGE = "ssmtool.training.tasks"
 TASKS = plugins.names(PACKAGE)

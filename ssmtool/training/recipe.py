@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from ssmtool import plugins
-from ssmtool.training.layouts._contract import ReferenceModel, Sizes
-from ssmtool.training.model import create
+from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
+from ssmtool.reference.model import create
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Recipe:
     """Everything that decides a training run but the seed.
 
     Attributes:
-        layout: tensor names and layer type, one of ssmtool.training.model.layouts().
+        layout: tensor names and layer type, one of ssmtool.reference.model.layouts().
         task: one of ssmtool.training.evaluate.TASKS.
         width: H, channels.
         depth: layers.

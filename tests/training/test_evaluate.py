@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from ssmtool.checkpoint import open_checkpoint
 from ssmtool.errors import CheckpointError, FamilyError, MismatchError, SsmtoolError, UsageError
+from ssmtool.reference.layouts._contract import Sizes
+from ssmtool.reference.model import create
 from ssmtool.training.evaluate import TASKS, evaluate
-from ssmtool.training.layouts._contract import Sizes
-from ssmtool.training.model import create
 from ssmtool.training.tasks import digits
 
 SIZES = Sizes(1, 8, 10, (4, 2))

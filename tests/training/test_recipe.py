@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssmtool.training.model import layouts
+from ssmtool.reference.model import layouts
 from ssmtool.training.recipe import RECIPES, Recipe, train
 from ssmtool.training.tasks import digits
 

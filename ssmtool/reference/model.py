@@ -10,9 +10,9 @@ import torch
 
 from ssmtool import plugins
 from ssmtool.errors import FamilyError, MismatchError
-from ssmtool.training.layouts._contract import ReferenceModel, Sizes
+from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 
-PACKAGE = "ssmtool.training.layouts"
+PACKAGE = "ssmtool.reference.layouts"
 
 
 def layouts() -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
-from ssmtool.training.convolution import causal_convolution, powers
-from ssmtool.training.layouts._contract import ReferenceModel, Sizes, StateSpace
-from ssmtool.training.layouts._flax import FlaxClassifier, frame_sizes
+from ssmtool.reference.convolution import causal_convolution, powers
+from ssmtool.reference.layouts._contract import ReferenceModel, Sizes, StateSpace
+from ssmtool.reference.layouts._flax import FlaxClassifier, frame_sizes
 
 SUMMARY = "LRU of minimal-LRU: one multi-input multi-output system per layer, already in discrete time"
 RADIUS_RANGE = (0.9, 0.999)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssmtool.training.layouts._contract import ReferenceModel, Sizes, StateSpace, TiedDropout, layer_indices
+from ssmtool.reference.layouts._contract import ReferenceModel, Sizes, StateSpace, TiedDropout, layer_indices
 
 
 class Dense(nn.Module):

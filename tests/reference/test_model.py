@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ssmtool.errors import FamilyError, MismatchError, SsmtoolError
-from ssmtool.training.layouts._contract import Sizes
-from ssmtool.training.model import build, create, layouts
+from ssmtool.reference.layouts._contract import Sizes
+from ssmtool.reference.model import build, create, layouts
 
 SIZES = Sizes(1, 8, 10, (4, 4))
 POLE_TENSOR = {

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssmtool.training.convolution import causal_convolution, mode_sum, phi1
-from ssmtool.training.layouts._contract import (
+from ssmtool.reference.convolution import causal_convolution, mode_sum, phi1
+from ssmtool.reference.layouts._contract import (
     ReferenceModel,
     Sizes,
     StateSpace,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssmtool.training.convolution import causal_convolution, mode_sum, phi1, powers
-from ssmtool.training.layouts._contract import Sizes, StateSpace
-from ssmtool.training.layouts.s4d import S4DKernel
-from ssmtool.training.layouts.s5 import hippo_normal
-from ssmtool.training.model import create, layouts
+from ssmtool.reference.convolution import causal_convolution, mode_sum, phi1, powers
+from ssmtool.reference.layouts._contract import Sizes, StateSpace
+from ssmtool.reference.layouts.s4d import S4DKernel
+from ssmtool.reference.layouts.s5 import hippo_normal
+from ssmtool.reference.model import create, layouts
 
 LENGTH, WIDTH, SLOTS = 40, 6, 8
 

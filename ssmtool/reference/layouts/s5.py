@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
-from ssmtool.training.convolution import causal_convolution, phi1, powers
-from ssmtool.training.layouts._contract import ReferenceModel, Sizes, StateSpace, log_uniform
-from ssmtool.training.layouts._flax import FlaxClassifier, frame_sizes
+from ssmtool.reference.convolution import causal_convolution, phi1, powers
+from ssmtool.reference.layouts._contract import ReferenceModel, Sizes, StateSpace, log_uniform
+from ssmtool.reference.layouts._flax import FlaxClassifier, frame_sizes
 
 SUMMARY = "S5 of lindermanlab/S5: one multi-input multi-output system per layer, half of each conjugate pair stored"
 STEP_RANGE = (1e-3, 1e-1)

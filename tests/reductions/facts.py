@@ -1,0 +1,50 @@
+"""What the conformance suite has to know of each method; a method without an entry promises everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ssmtool.lti.systems import DenseSystem, System
+from ssmtool.reductions._contract import DEFAULT, Options
+
+
+def needs_poles(system: System) -> bool:
+    """Methods that pick stored poles have none to pick from in a dense system."""
+    return isinstance(system, DenseSystem)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One method.
+
+    Attributes:
+        options: what it is given.
+        refuses: whether a system is one it must refuse with a ReductionError.
+        moves_feedthrough: D of the result may differ from the original's.
+        meets_errors: an error target holds for the measured H-infinity error.
+        smallest: an energy target gives the smallest order that meets it.
+        halves_pairs: an odd order is possible; False if at least one pair is kept.
+        full: tolerance to which the full order reproduces the impulse response; None if it need not.
+        grows: the a priori bound never grows with the order.
+    """
+
+    options: Options = DEFAULT
+    refuses: Callable[[System], bool] = lambda system: False
+    moves_feedthrough: bool = False
+    meets_errors: bool = True
+    smallest: bool = False
+    halves_pairs: bool = True
+    full: float | None = 1e-9
+    grows: bool = True
+
+
+FACTS = {
+    "balanced": Facts(smallest=True),
+    "modal": Facts(refuses=needs_poles, meets_errors=False),
+    "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
+}
+
+
+def facts(name: str) -> Facts:
+    return FACTS.get(name, Facts())
