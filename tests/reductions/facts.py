@@ -42,6 +42,7 @@ class Facts:
 FACTS = {
     "balanced": Facts(smallest=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
+    "residualised": Facts(moves_feedthrough=True),
     "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
 }
 
