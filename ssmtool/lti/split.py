@@ -6,7 +6,10 @@ the stable part is reduced.
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.lti import dense
 from ssmtool.lti.diagonalise import diagonalise
@@ -16,6 +19,12 @@ _HARMLESS = -1.0  # logarithm of the pole that padding is given
 _ROUNDING = 8 * np.finfo(np.float64).eps
 
 
+@overload
+def split(system: DiagonalSystem) -> tuple[DiagonalSystem, DiagonalSystem | None]: ...
+@overload
+def split(system: DenseSystem) -> tuple[DenseSystem, DiagonalSystem | None]: ...
+@overload
+def split(system: System) -> tuple[System, DiagonalSystem | None]: ...
 def split(system: System) -> tuple[System, DiagonalSystem | None]:
     """The stable part of every system, and the part with poles on or outside the unit circle.
 
@@ -108,7 +117,7 @@ def _poles(parts: list[dense.Triple], counts: np.ndarray, D: np.ndarray) -> Diag
         A[s, :k, :k], B[s, :k], C[s, :, :k] = A_s / 2.0 ** shift[s], B_s, C_s
     found = diagonalise(A, B, C, D, counts)
     used = np.arange(found.system.slots) < found.slots[:, None]
-    a = np.where(used, found.system.a + np.log(2.0) * shift[:, None], _HARMLESS)
+    a: NDArray[np.complexfloating] = np.where(used, found.system.a + np.log(2.0) * shift[:, None], _HARMLESS)
     # A pole on the circle stays on it: the logarithm of its scaled modulus was rounded.
     a = np.where(used & (np.abs(a.real) <= _ROUNDING), 1j * a.imag, a)
     return DiagonalSystem(a, found.system.B, found.system.C, D)

@@ -15,7 +15,7 @@ from ssmtool.lti.impulse import impulse_response
 from ssmtool.lti.split import join, split
 from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DenseSystem, DiagonalSystem
-from tests.lti.samples import dense, mixed, real_stored, ring
+from tests.lti.samples import batch, dense, diagonal, mixed, real_stored, ring
 
 LENGTH = 24
 
@@ -96,6 +96,7 @@ def test_dense_systems_split_by_their_spectrum(inside, outside, inputs, seed):
     if not outside:
         assert rest is None
         return
+    assert rest is not None
     lam = np.exp(rest.a[0])
     used = rest.B[0].any(axis=1)
     pair = np.abs(np.sin(rest.a[0].imag)) > 1e-12  # a negative real pole has the angle pi, and sin(pi) is 1e-16
@@ -112,7 +113,7 @@ def test_dense_poles_exactly_on_the_circle(count):
     """1, -1 and +-i, without rounding."""
     circle = [np.eye(1), -np.eye(1), np.array([[0.0, -1.0], [1.0, 0.0]])][: max(1, count - 1)]
     system = dense(1, 3)
-    A = block_diag(*circle, system.A[0])
+    A = np.asarray(block_diag(*circle, system.A[0]))
     rng = np.random.default_rng(0)
     system = DenseSystem(A[None], rng.standard_normal((1, len(A), 1)), rng.standard_normal((1, 1, len(A))), system.D)
     stable, rest = split(system)
@@ -148,8 +149,8 @@ def test_all_unstable_and_none_unstable_in_one_batch():
 
 def test_joining_keeps_shared_poles_side_by_side():
     """A silent system of a layout with shared poles keeps its slots: C = 0 alone is not padding."""
-    shared = DiagonalSystem(np.full((2, 2), -0.5 + 0.3j), np.ones((2, 2, 1)), np.ones((2, 1, 2)), np.zeros((2, 1, 1)))
-    shared.C[1] = 0
-    rest = DiagonalSystem(np.full((2, 1), 0.1 + 0j), np.ones((2, 1, 1)), np.ones((2, 1, 1)), np.zeros((2, 1, 1)))
+    one = diagonal([-0.5 + 0.3j, -0.2 + 1j], [1, 2], [3, 4])
+    shared = batch(one, replace(one, C=0 * one.C))
+    rest = batch(*[diagonal([0.1], [1], [1])] * 2)
     whole = join(shared, rest)
     assert (whole.a == whole.a[:1]).all()
