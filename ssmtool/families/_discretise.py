@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmtool.families._arrays import array_namespace, as_complex, at_least
+
 # exp(-745) is the smallest positive double: a faster decay cannot be told from it, and -inf would make 0 * inf.
 FASTEST = -745.0
 # Under the bilinear rule lam = -2/dt means exp(a) = 0, and code that takes the logarithm of exp(a) in float32 returns
@@ -21,20 +23,20 @@ FASTEST_BILINEAR = float(np.log(1e-6))
 
 def expm1(a: np.ndarray) -> np.ndarray:
     """exp(a) - 1 for complex a, accurate where a is small: expm1(x) cos y - 2 sin²(y/2) + i exp(x) sin y."""
-    a = np.asarray(a, dtype=np.complex128)
-    x, y = np.real(a), np.imag(a)
-    return np.expm1(x) * np.cos(y) - 2 * np.sin(y / 2) ** 2 + 1j * np.exp(x) * np.sin(y)
+    xp, a = array_namespace(a), as_complex(a)
+    x, y = xp.real(a), xp.imag(a)
+    return xp.expm1(x) * xp.cos(y) - 2 * xp.sin(y / 2) ** 2 + 1j * xp.exp(x) * xp.sin(y)
 
 
 def _zoh_input(a: np.ndarray, dt: np.ndarray) -> np.ndarray:
     """(exp(a) - 1) / lam = dt (exp(a) - 1) / a, with its limit dt at a = 0."""
-    zero = a == 0
-    return dt * np.where(zero, 1.0, expm1(a) / np.where(zero, 1.0, a))
+    xp, zero = array_namespace(a), a == 0
+    return dt * xp.where(zero, 1.0, expm1(a) / xp.where(zero, 1.0, a))
 
 
 def zoh(lam: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Continuous eigenvalues -> (a, bbar) under zero-order hold. Im a is dt Im lam, not folded."""
-    a = np.asarray(dt * lam, dtype=np.complex128)
+    a = as_complex(dt * lam)
     return a, _zoh_input(a, dt)
 
 
@@ -44,14 +46,16 @@ def bilinear(lam: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Re a = ½ log(|1+z|² / |1-z|²), through log1p of 4 Re z / |1-z|² near the unit circle; Im a in (-π, π] from
     (1+z)(1-z̄) = 1 - |z|² + 2i Im z.
     """
-    z = np.asarray(dt * lam / 2, dtype=np.complex128)
-    x, y = np.real(z), np.imag(z)
+    z = as_complex(dt * lam / 2)
+    xp = array_namespace(z)
+    x, y = xp.real(z), xp.imag(z)
     plus, minus = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
+    gone = plus == 0  # exp(a) = 0: written as FASTEST
     with np.errstate(divide="ignore"):
         step = 4 * x / minus
-        size = np.where(step > -0.5, np.log1p(np.maximum(step, -0.75)), np.log(plus / minus)) / 2
-    angle = np.arctan2(2 * y, (1 - x) * (1 + x) - y**2)
-    return np.maximum(size, FASTEST) + 1j * angle, dt / (1 - z)
+        size = xp.where(step > -0.5, xp.log1p(at_least(step, -0.75)), xp.log(xp.where(gone, 1.0, plus) / minus)) / 2
+    angle = xp.atan2(2 * y, (1 - x) * (1 + x) - y**2)
+    return at_least(xp.where(gone, FASTEST, size), FASTEST) + 1j * angle, dt / (1 - z)
 
 
 def zoh_inverse(a: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssmtool.errors import FamilyError
+from ssmtool.families._arrays import array_namespace, as_complex, zeros
 from ssmtool.families._discretise import discretise, undiscretise
 from ssmtool.lti.systems import DiagonalSystem
 
@@ -28,10 +29,16 @@ def to_canonical(
         DiagonalSystem with H systems, 1 input, K outputs.
     """
     a, bbar = discretise(disc, lam, dt)
-    feed = np.zeros((c.shape[1], c.shape[0], 1))
-    feed[:, : D.shape[0], 0] = D.T
-    C = np.swapaxes(2 * c * bbar, 0, 1).astype(np.complex128)
-    return DiagonalSystem(a=a, B=np.ones((*a.shape, 1), dtype=np.complex128), C=C, D=feed, real=real)
+    xp = array_namespace(a)
+    C = as_complex(xp.permute_dims(2 * c * bbar, (1, 0, 2)))
+    return DiagonalSystem(a=a, B=xp.ones_like(a)[..., None], C=C, D=feedthrough(D, c.shape[0]), real=real)
+
+
+def feedthrough(D: np.ndarray, outputs: int) -> np.ndarray:
+    """Stored (rows, H) -> (H, outputs, 1); rows beyond the stored ones, of the backward direction, are zero."""
+    xp = array_namespace(D)
+    stored = xp.permute_dims(D, (1, 0))[:, :, None]
+    return xp.concat([stored, zeros((D.shape[1], outputs - D.shape[0], 1), D)], axis=1)
 
 
 def from_canonical(disc: str, system: DiagonalSystem, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssmtool.errors import FamilyError
+from ssmtool.families._arrays import array_namespace, diagonal, zeros
 from ssmtool.families._contract import Layer
 from ssmtool.lti.systems import DiagonalSystem, System
 
@@ -18,8 +19,8 @@ def diagonal_slots(layer: Layer, system: System) -> DiagonalSystem:
 
 def stacked_feedthrough(d: np.ndarray, directions: int) -> np.ndarray:
     """(H,) stored diagonal -> (1, directions · H, H) float64; the rows of the backward direction have none."""
-    rest = np.zeros(((directions - 1) * len(d), len(d)))
-    return np.concatenate([np.diag(d), rest])[None]
+    rest = zeros(((directions - 1) * len(d), len(d)), d)
+    return array_namespace(d).concat([diagonal(d), rest])[None]
 
 
 def feedthrough_diagonal(layer: Layer, system: DiagonalSystem) -> np.ndarray:
@@ -31,14 +32,14 @@ def feedthrough_diagonal(layer: Layer, system: DiagonalSystem) -> np.ndarray:
         FamilyError: the feedthrough is not diagonal (residualisation makes it full).
     """
     full = system.D[0].reshape(-1, system.inputs, system.inputs).sum(axis=0)
-    diagonal = np.diagonal(full).copy()
-    if np.abs(full - np.diag(diagonal)).max() > 1e-9 * np.abs(full).max():
+    kept = np.diagonal(full).copy()
+    if np.abs(full - np.diag(kept)).max() > 1e-9 * np.abs(full).max():
         raise FamilyError(
             "the reduced direct feedthrough is a full matrix, of which this layer can store only the diagonal",
             where=layer.name,
             remedy="Use a reduction that leaves D alone, such as balanced truncation.",
         )
-    return diagonal
+    return kept
 
 
 def conjugated(system: DiagonalSystem, flip: np.ndarray) -> DiagonalSystem:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmtool.errors import UnstableError
+from ssmtool.families._arrays import array_namespace, diagonal
+from ssmtool.families._half_slots import feedthrough
 from ssmtool.lti.systems import DenseSystem
 
 
@@ -50,26 +52,28 @@ def dense(q: Parameters, D: np.ndarray, where: str) -> DenseSystem:
     Raises:
         UnstableError: powers of A overflow before the length that C is tied to.
     """
-    H, N = q.lam.shape
-    own = np.eye(N) * q.lam[:, :, None] - np.einsum("rhn,rhm->hnm", q.P, q.P.conj())  # x -> x
-    mirrored = -np.einsum("rhn,rhm->hnm", q.P, q.P)  # conj(x) -> x
+    xp, (H, N) = array_namespace(q.lam), q.lam.shape
+    left = q.P[:, :, :, None]
+    own = diagonal(q.lam) - xp.sum(left * q.P.conj()[:, :, None, :], axis=0)  # x -> x
+    mirrored = -xp.sum(left * q.P[:, :, None, :], axis=0)  # conj(x) -> x
     plus, minus = own + mirrored, own - mirrored
-    A = np.block([[np.real(plus), -np.imag(minus)], [np.imag(plus), np.real(minus)]])
-    dt = np.tile(np.broadcast_to(q.dt, (H, N)), 2)[:, :, None]
+    A = xp.concat(
+        [xp.concat([xp.real(plus), -xp.imag(minus)], axis=2), xp.concat([xp.imag(plus), xp.real(minus)], axis=2)],
+        axis=1,
+    )
+    dt = xp.tile(xp.broadcast_to(q.dt, (H, N)), (1, 2))[:, :, None]
     half = dt * A / 2
-    eye = np.eye(2 * N)
-    Abar = np.linalg.solve(eye - half, eye + half)
-    Bbar = np.linalg.solve(eye - half, dt * np.concatenate([np.real(q.B), np.imag(q.B)], axis=1)[:, :, None])
-    C = np.swapaxes(2 * np.concatenate([np.real(q.C), -np.imag(q.C)], axis=2), 0, 1)
+    eye = diagonal(xp.ones_like(dt[0, :, 0]))
+    Abar = xp.linalg.solve(eye - half, eye + half)
+    Bbar = xp.linalg.solve(eye - half, dt * xp.concat([xp.real(q.B), xp.imag(q.B)], axis=1)[:, :, None])
+    C = xp.permute_dims(2 * xp.concat([xp.real(q.C), -xp.imag(q.C)], axis=2), (1, 0, 2))
     if q.length:
         with np.errstate(over="ignore", invalid="ignore"):
-            tied = eye - np.linalg.matrix_power(Abar, q.length)
-        if not np.isfinite(tied).all():
+            tied = eye - xp.linalg.matrix_power(Abar, q.length)
+        if not bool(xp.all(xp.isfinite(tied))):
             raise UnstableError(f"C cannot be recovered: A^{q.length} overflows", where=where)
-        C = np.swapaxes(np.linalg.solve(np.swapaxes(tied, 1, 2), np.swapaxes(C, 1, 2)), 1, 2)
-    feed = np.zeros((H, q.C.shape[0], 1))
-    feed[:, : D.shape[0], 0] = D.T
-    return DenseSystem(A=Abar, B=Bbar, C=np.ascontiguousarray(C), D=feed)
+        C = xp.matrix_transpose(xp.linalg.solve(xp.matrix_transpose(tied), xp.matrix_transpose(C)))
+    return DenseSystem(A=Abar, B=Bbar, C=C, D=feedthrough(D, q.C.shape[0]))
 
 
 def kernel(q: Parameters, length: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssmtool.errors import FamilyError
+from ssmtool.families._arrays import array_namespace, at_least
 
 KINDS = ("none", "exp", "relu", "sigmoid", "softplus")
 
@@ -23,16 +24,17 @@ def apply(kind: str, p: np.ndarray, floor: float = 1e-4) -> np.ndarray:
     Raises:
         FamilyError: unknown `kind`.
     """
+    xp = array_namespace(p)
     if kind == "none":
         return p
     if kind == "exp":
-        return np.exp(p)
+        return xp.exp(p)
     if kind == "relu":
-        return np.maximum(p, 0) + floor
+        return at_least(p, 0) + floor
     if kind == "sigmoid":
-        return 1 / (1 + np.exp(-p))
+        return 1 / (1 + xp.exp(-p))
     if kind == "softplus":
-        return np.logaddexp(0, p)
+        return xp.logaddexp(xp.zeros_like(p), p)
     raise FamilyError(f"unknown parameter transform {kind!r}", remedy=f"Known ones: {', '.join(KINDS)}.")
 
 

@@ -27,10 +27,11 @@ import numpy as np
 
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
+from ssmtool.families._arrays import array_namespace, at_least, at_most
 from ssmtool.families._contract import Constraints, Layer
 from ssmtool.families._convolution import convolve
 from ssmtool.families._discretise import expm1
-from ssmtool.families._half_slots import changed_feedthrough
+from ssmtool.families._half_slots import changed_feedthrough, feedthrough
 from ssmtool.families._names import complete, dimensions, groups, layer_names, option, resized, to_complex, to_pairs
 from ssmtool.lti.systems import DiagonalSystem
 
@@ -134,15 +135,17 @@ def _eigenvalues(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     if "Lambda" in arrays:
         lam = to_complex(arrays["Lambda"])
         if layer.variant.startswith("clip"):
-            lam = np.minimum(np.real(lam), layer.options["max_real_Lambda"]) + 1j * np.imag(lam)
+            xp = array_namespace(lam)
+            lam = at_most(xp.real(lam), layer.options["max_real_Lambda"]) + 1j * xp.imag(lam)
         return lam
-    imag = arrays["Lambda_im"] if "Lambda_im" in arrays else np.exp(arrays["Lambda_log_im"])
-    return -np.exp(arrays["Lambda_log_neg_re"]) + 1j * imag
+    xp = array_namespace(arrays["Lambda_log_neg_re"])
+    imag = arrays["Lambda_im"] if "Lambda_im" in arrays else xp.exp(arrays["Lambda_log_im"])
+    return -xp.exp(arrays["Lambda_log_neg_re"]) + 1j * imag
 
 
 def _steps(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Steps of the real and the imaginary parts, (H, 1) each."""
-    dt = np.exp(arrays["log_dt"])
+    dt = array_namespace(arrays["log_dt"]).exp(arrays["log_dt"])
     dt = dt[:, None] if dt.ndim == 1 else dt
     return dt[:, :1], dt[:, -1:]
 
@@ -150,7 +153,8 @@ def _steps(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _logarithms(lam: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """a, (H, N) complex128."""
     slow, fast = _steps(arrays)
-    return slow * np.real(lam) + 1j * fast * np.imag(lam)
+    xp = array_namespace(lam)
+    return slow * xp.real(lam) + 1j * fast * xp.imag(lam)
 
 
 def _input(layer: Layer, lam: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -159,10 +163,11 @@ def _input(layer: Layer, lam: np.ndarray, a: np.ndarray) -> np.ndarray:
     Raises:
         FamilyError: softmax without a known sequence length.
     """
+    xp = array_namespace(a)
     if layer.variant.endswith("no-scale"):
-        return np.ones_like(a)
+        return xp.ones_like(a)
     if layer.variant != "softmax":
-        return expm1(a) * lam.conj() / np.maximum(np.abs(lam) ** 2, _CLAMP)
+        return expm1(a) * lam.conj() / at_least(xp.abs(lam) ** 2, _CLAMP)
     L = layer.options["l_max"]
     if L is None:
         raise FamilyError(
@@ -170,10 +175,10 @@ def _input(layer: Layer, lam: np.ndarray, a: np.ndarray) -> np.ndarray:
             where=layer.name,
             remedy='Put "l_max" into config.json beside the checkpoint (or "version" if it is clip or clip-no-scale).',
         )
-    growing = np.real(lam) > 0
-    signed = np.where(growing, -a, a)
+    growing = xp.real(lam) > 0
+    signed = xp.where(growing, -a, a)
     x = expm1(signed * L) * lam
-    shift = np.exp(np.where(growing, -a, 0) * (L - 1))
+    shift = xp.exp(xp.where(growing, -a, xp.zeros_like(a)) * (L - 1))
     return expm1(signed) * x.conj() / (x * x.conj() + layer.options["epsilon"]) * shift
 
 
@@ -181,10 +186,9 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     """Canonical system with B = 1 and C = W bbar. Raises FamilyError for softmax without a known length."""
     lam = _eigenvalues(layer, arrays)
     a = _logarithms(lam, arrays)
-    feed = np.zeros((layer.systems, layer.outputs, 1))
-    feed[:, : arrays["D"].shape[0], 0] = arrays["D"].T
-    C = np.swapaxes(to_complex(arrays["W"]) * _input(layer, lam, a), 0, 1)
-    return DiagonalSystem(a=a, B=np.ones((*a.shape, 1), dtype=np.complex128), C=C, D=feed)
+    xp = array_namespace(a)
+    C = xp.permute_dims(to_complex(arrays["W"]) * _input(layer, lam, a), (1, 0, 2))
+    return DiagonalSystem(a=a, B=xp.ones_like(a)[..., None], C=C, D=feedthrough(arrays["D"], layer.outputs))
 
 
 def from_system(layer: Layer, arrays: Mapping[str, np.ndarray], system: DiagonalSystem) -> dict[str, np.ndarray | None]:

@@ -21,6 +21,7 @@ import numpy as np
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
+from ssmtool.families._arrays import array_namespace
 from ssmtool.families._contract import Layer
 from ssmtool.families._names import complete, dimensions, resized, to_complex, to_pairs
 from ssmtool.families._trees import module_names, modules
@@ -68,8 +69,10 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     """One system with a slot per block; Im a = -angle in [-π, 0]."""
     # (tanh(x) + 1) / 2 = 1 / (1 + exp(-2x)); its logarithm keeps its digits near 1.
-    log_rho = -np.logaddexp(0.0, -2 * arrays["rotation/retentions"])
-    angle = np.pi * np.exp(-np.logaddexp(0.0, -2 * arrays["rotation/angles"]))
+    retentions, angles = arrays["rotation/retentions"], arrays["rotation/angles"]
+    xp = array_namespace(angles)
+    log_rho = -xp.logaddexp(xp.zeros_like(retentions), -2 * retentions)
+    angle = np.pi * xp.exp(-xp.logaddexp(xp.zeros_like(angles), -2 * angles))
     return DiagonalSystem(
         a=(log_rho - 1j * angle)[None],
         B=(arrays["sys_in"][:, 0] + 1j * arrays["sys_in"][:, 1])[None],

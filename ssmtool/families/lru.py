@@ -22,6 +22,7 @@ import numpy as np
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
+from ssmtool.families._arrays import array_namespace, diagonal
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import FASTEST
 from ssmtool.families._names import COMPLEX, complete, dimensions, option, resized
@@ -94,20 +95,22 @@ def _usual_gamma(stored: bool, split_and_full: bool) -> tuple[str, str]:
 
 def _gamma(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """(n,) normalisation of the rows of B."""
+    xp = array_namespace(arrays["nu_log"])
     match layer.options["gamma"]:
         case "exp":
-            return np.exp(arrays["gamma_log"])
+            return xp.exp(arrays["gamma_log"])
         case "raw":
             return arrays["gamma_log"]
         case "computed":
-            return _balanced_gamma(-np.exp(arrays["nu_log"]))
+            return _balanced_gamma(-xp.exp(arrays["nu_log"]))
         case _:
-            return np.ones_like(arrays["nu_log"])
+            return xp.ones_like(arrays["nu_log"])
 
 
 def _balanced_gamma(log_modulus: np.ndarray) -> np.ndarray:
     """sqrt(1 - |lam|²) from log |lam|, accurate near the unit circle."""
-    return np.sqrt(-np.expm1(2 * log_modulus))
+    xp = array_namespace(log_modulus)
+    return xp.sqrt(-xp.expm1(2 * log_modulus))
 
 
 def _matrix(arrays: Mapping[str, np.ndarray], x: str) -> np.ndarray:
@@ -117,11 +120,12 @@ def _matrix(arrays: Mapping[str, np.ndarray], x: str) -> np.ndarray:
 def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     """One system with n slots; a = -exp(nu_log) + i exp(theta_log), the angle as stored."""
     d = arrays["D"]
+    xp = array_namespace(d)
     return DiagonalSystem(
-        a=(-np.exp(arrays["nu_log"]) + 1j * np.exp(arrays["theta_log"]))[None],
+        a=(-xp.exp(arrays["nu_log"]) + 1j * xp.exp(arrays["theta_log"]))[None],
         B=(_gamma(layer, arrays)[:, None] * _matrix(arrays, "B"))[None],
         C=_matrix(arrays, "C")[None],
-        D=(d if d.ndim == 2 else np.diag(d))[None],
+        D=(d if d.ndim == 2 else diagonal(d))[None],
     )
 
 

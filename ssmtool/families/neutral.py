@@ -27,6 +27,7 @@ import numpy as np
 
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
+from ssmtool.families._arrays import array_namespace, as_complex, is_complex, zeros
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import zoh, zoh_inverse
 from ssmtool.families._names import COMPLEX, complete, dimensions, to_complex, to_pairs
@@ -87,9 +88,9 @@ def _layer(name: str, prefix: str, found: dict[str, str], tensors: Mapping[str, 
 
 def _complex(x: np.ndarray, rank: int) -> np.ndarray:
     """An array as stored -> complex128 of `rank` axes."""
-    if np.iscomplexobj(x):
+    if is_complex(x):
         return x
-    return to_complex(x) if x.ndim == rank + 1 else x.astype(np.complex128)
+    return to_complex(x) if x.ndim == rank + 1 else as_complex(x)
 
 
 def _batched(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -98,8 +99,9 @@ def _batched(layer: Layer, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray
     poles, B = _complex(arrays["lambda_log"], 1 + extra), _complex(arrays["B"], 2 + extra)
     C = _complex(arrays["C"], 2 + extra)
     s, m, p = layer.systems, layer.inputs, layer.outputs
-    D = arrays["D"].reshape(s, p, m) if "D" in arrays else np.zeros((s, p, m))
-    return poles.reshape(s, -1), B.reshape(s, -1, m), C.reshape(s, p, -1), D
+    xp = array_namespace(poles)
+    D = xp.reshape(arrays["D"], (s, p, m)) if "D" in arrays else zeros((s, p, m), poles)
+    return xp.reshape(poles, (s, -1)), xp.reshape(B, (s, -1, m)), xp.reshape(C, (s, p, -1)), D
 
 
 def _steps(layer: Layer, dt: np.ndarray) -> np.ndarray:

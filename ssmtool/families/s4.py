@@ -22,6 +22,7 @@ import numpy as np
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families import _s4_dplr, _transforms
+from ssmtool.families._arrays import array_namespace, as_complex, zeros
 from ssmtool.families._contract import Layer
 from ssmtool.families._convolution import convolve
 from ssmtool.families._half_slots import changed_feedthrough, from_canonical, to_canonical
@@ -59,7 +60,7 @@ def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> System:
         UnstableError: full S4 whose C cannot be recovered.
     """
     q = _parameters(layer, arrays)
-    if q.P.size:
+    if "P" in arrays:
         return _s4_dplr.dense(q, arrays["D"], layer.name)
     return to_canonical(_rule(layer), q.lam, q.dt, q.C * q.B, arrays["D"], real=layer.variant == "v4-real")
 
@@ -131,8 +132,9 @@ def _rule(layer: Layer) -> str:
 
 def _steps(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """dt, (H, 1) or (H, N) float64."""
-    stored = arrays["dt"].reshape(layer.systems, -1)
-    stored = np.sinh(stored) if layer.options["dt_fast"] else stored
+    xp = array_namespace(arrays["dt"])
+    stored = xp.reshape(arrays["dt"], (layer.systems, -1))
+    stored = xp.sinh(stored) if layer.options["dt_fast"] else stored
     return _transforms.apply(layer.options["dt_transform"], stored)
 
 
@@ -145,19 +147,20 @@ def _parameters(layer: Layer, arrays: Mapping[str, np.ndarray]) -> _s4_dplr.Para
         stored = arrays[role]
         return stored if layout.shapes[role].split()[-1] != "2" else to_complex(stored)
 
+    xp = array_namespace(arrays["A_real"])
     floor = 0.0 if layer.variant == "v3-nplr" else 1e-4
-    lam = -_transforms.apply(layer.options["real_transform"], arrays["A_real"], floor) + 0j
+    lam = as_complex(-_transforms.apply(layer.options["real_transform"], arrays["A_real"], floor))
     if "A_imag" in arrays:
         lam = lam + 1j * layout.sign * _transforms.apply(layer.options["imag_transform"], arrays["A_imag"])
-    lam, dt, C = np.tile(lam, (copies, 1)), _steps(layer, arrays), value("C")
+    lam, dt, C = xp.tile(lam, (copies, 1)), _steps(layer, arrays), value("C")
     if layer.options["bandlimit"] is not None:
-        C = C * (dt * np.abs(np.imag(lam)) / (2 * np.pi) < layer.options["bandlimit"] / 2)
+        C = C * (dt * xp.abs(xp.imag(lam)) / (2 * np.pi) < layer.options["bandlimit"] / 2)
     return _s4_dplr.Parameters(
         lam=lam,
         dt=dt,
-        B=np.tile(value("B").reshape(-1, N), (copies, 1)),
+        B=xp.tile(xp.reshape(value("B"), (-1, N)), (copies, 1)),
         C=C,
-        P=np.tile(value("P"), (1, copies, 1)) if "P" in arrays else np.zeros((0, layer.systems, N)),
+        P=xp.tile(value("P"), (1, copies, 1)) if "P" in arrays else zeros((0, layer.systems, N), lam),
         length=int(arrays["length"]) if "length" in arrays else 0,
     )
 
@@ -214,7 +217,7 @@ def forward(layer: Layer, arrays: Mapping[str, np.ndarray], u: np.ndarray) -> np
         (L, c*H) float64, column c'*H + h; both directions summed.
     """
     q, length = _parameters(layer, arrays), u.shape[0]
-    if q.P.size:
+    if "P" in arrays:
         return convolve(_s4_dplr.kernel(q, length), u, arrays["D"])
     half = q.dt * q.lam / 2
     if _rule(layer) == "zoh":

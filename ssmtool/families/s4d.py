@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssmtool.checkpoint.tensors import TensorInfo
+from ssmtool.families._arrays import array_namespace
 from ssmtool.families._contract import Layer
 from ssmtool.families._convolution import convolve
 from ssmtool.families._half_slots import changed_feedthrough, from_canonical, to_canonical
@@ -60,7 +61,8 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 
 def _poles(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Continuous eigenvalues (H, N) complex128 and steps (H, 1)."""
-    return -np.exp(arrays["log_A_real"]) + 1j * arrays["A_imag"], np.exp(arrays["log_dt"])[:, None]
+    xp = array_namespace(arrays["A_imag"])
+    return -xp.exp(arrays["log_A_real"]) + 1j * arrays["A_imag"], xp.exp(arrays["log_dt"])[:, None]
 
 
 def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:

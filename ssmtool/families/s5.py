@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
+from ssmtool.families._arrays import array_namespace, at_most
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import discretise, undiscretise
 from ssmtool.families._names import complete, dimensions, option, resized, to_complex, to_pairs
@@ -117,19 +118,23 @@ def _gain(layer: Layer, arrays: Mapping[str, np.ndarray]) -> float:
 
 def _eigenvalues(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     real = arrays["Lambda_re"]
-    return (np.minimum(real, -CLIP) if layer.options["clip_eigs"] else real) + 1j * arrays["Lambda_im"]
+    return (at_most(real, -CLIP) if layer.options["clip_eigs"] else real) + 1j * arrays["Lambda_im"]
 
 
 def _output_rows(layer: Layer, arrays: Mapping[str, np.ndarray]) -> NDArray[np.complexfloating]:
     """(directions, H, P) complex C~, forward first."""
     if "C1" in arrays:
-        return np.stack([to_complex(arrays["C1"]), to_complex(arrays["C2"])])
-    return np.stack(np.split(to_complex(arrays["C"]), layer.options["directions"], axis=1))
+        rows = [to_complex(arrays["C1"]), to_complex(arrays["C2"])]
+    else:
+        C = to_complex(arrays["C"])
+        rows = [C[:, i * layer.slots : (i + 1) * layer.slots] for i in range(layer.options["directions"])]
+    return array_namespace(rows[0]).stack(rows)
 
 
 def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     """One system with P slots; a bidirectional layer's backward rows below the forward ones."""
-    a, bbar = discretise(layer.options["disc"], _eigenvalues(layer, arrays), np.exp(arrays["log_step"][:, 0]))
+    dt = array_namespace(arrays["log_step"]).exp(arrays["log_step"][:, 0])
+    a, bbar = discretise(layer.options["disc"], _eigenvalues(layer, arrays), dt)
     C = _gain(layer, arrays) * _output_rows(layer, arrays)
     return DiagonalSystem(
         a=a[None],

@@ -22,6 +22,7 @@ import numpy as np
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families import _mimo
+from ssmtool.families._arrays import array_namespace
 from ssmtool.families._contract import Layer
 from ssmtool.families._discretise import discretise, undiscretise
 from ssmtool.families._names import COMPLEX, complete, dimensions, option, resized, to_complex, to_pairs
@@ -82,11 +83,13 @@ def _layer(
 
 def to_system(layer: Layer, arrays: Mapping[str, np.ndarray]) -> DiagonalSystem:
     """One system with P slots; a bidirectional layer's backward rows below the forward ones."""
-    a, bbar = discretise(layer.options["disc"], arrays["Lambda"], np.exp(arrays["log_step"]))
+    xp, n = array_namespace(arrays["C"]), layer.slots
+    a, bbar = discretise(layer.options["disc"], arrays["Lambda"], xp.exp(arrays["log_step"]))
+    C = [arrays["C"][:, i * n : (i + 1) * n] for i in range(layer.options["directions"])]
     return DiagonalSystem(
         a=a[None],
         B=(bbar[:, None] * to_complex(arrays["B"]))[None],
-        C=np.concatenate(np.split(arrays["C"], layer.options["directions"], axis=1))[None],
+        C=xp.concat(C)[None],
         D=_mimo.stacked_feedthrough(arrays["D"], layer.options["directions"]),
     )
 

@@ -157,11 +157,11 @@ class Slots:
 
     def reachability(self) -> Tensor:
         """L (S, 2N, k), P = L L^T."""
-        return _factor(self.a, self.B, self.real)
+        return gramian_factor(self.a, self.B, self.real)
 
     def observability(self) -> Tensor:
         """R (S, 2N, k), Q = R R^T, through the dual system (C^T in mirrored coordinates)."""
-        return self.mirror()[:, :, None] * _factor(self.a, self.C.mT.contiguous(), self.real)
+        return self.mirror()[:, :, None] * gramian_factor(self.a, self.C.mT.contiguous(), self.real)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """L and R; for one large system on a CPU, one core each."""
@@ -204,7 +204,12 @@ class Slots:
         return torch.cat([self.C.real, -self.C.imag], dim=2)
 
 
-def _factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
+def gramian_factor(a: Tensor, B: Tensor, real: Tensor) -> Tensor:
+    """L (S, 2N, k), P = L L^T in real coordinates, by the algorithm that suits the number of inputs.
+
+    Args:
+        a: (S, N) complex128 logarithms of stable poles. B: (S, N, m) complex128. real: (S, N) bool.
+    """
     if B.shape[2] >= _MANY_INPUTS:
         return block_potapov_factor(a, B, real)
     if B.shape[2] > 1:

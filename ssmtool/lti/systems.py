@@ -17,6 +17,9 @@ class DiagonalSystem:
     A slot with complex exp(a_i) stands for the conjugate pair it makes with its mirror image, i.e. two states of
     the real input-output system. Families that return 2 Re(C x) hand over C already doubled.
 
+    Families also make systems of PyTorch tensors, with gradients to the tensors they were made from; what trains on
+    systems takes those, everything else takes NumPy arrays.
+
     Attributes:
         a: (S, n) complex128, logarithms of the eigenvalues; Im a is not folded (it may exceed pi).
         B: (S, n, m) complex128.

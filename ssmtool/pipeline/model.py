@@ -48,15 +48,7 @@ class Model:
 
     def select(self, patterns: Iterable[str] | None = None) -> tuple[Layer, ...]:
         """Layers whose name equals or matches (as a shell glob) one of `patterns`; all for None. Raises UsageError."""
-        wanted = list(patterns or ())
-        if not wanted:
-            return self.layers
-        for pattern in wanted:
-            if not any(fnmatchcase(layer.name, pattern) for layer in self.layers):
-                raise UsageError(
-                    f"no layer matches {pattern!r}", remedy=f"Layers: {', '.join(layer.name for layer in self.layers)}"
-                )
-        return tuple(layer for layer in self.layers if any(fnmatchcase(layer.name, p) for p in wanted))
+        return matching(self.layers, patterns)
 
     def arrays(self, layer: Layer) -> dict[str, np.ndarray]:
         """The layer's tensors by role, float64 / complex128 / int64, as stored. Raises CheckpointError."""
@@ -97,6 +89,19 @@ class Model:
             step = None if progress is None else (lambda done, total, layer=layer: progress(layer, done, total))
             results.append(LayerSpectrum(layer, hankel_singular_values(self.system(layer), device, step)))
         return tuple(results)
+
+
+def matching(layers: tuple[Layer, ...], patterns: Iterable[str] | None) -> tuple[Layer, ...]:
+    """Layers whose name equals or matches (as a shell glob) one of `patterns`; all for None. Raises UsageError."""
+    wanted = list(patterns or ())
+    if not wanted:
+        return layers
+    for pattern in wanted:
+        if not any(fnmatchcase(layer.name, pattern) for layer in layers):
+            raise UsageError(
+                f"no layer matches {pattern!r}", remedy=f"Layers: {', '.join(layer.name for layer in layers)}"
+            )
+    return tuple(layer for layer in layers if any(fnmatchcase(layer.name, p) for p in wanted))
 
 
 def linear(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

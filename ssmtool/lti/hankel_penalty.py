@@ -1,0 +1,236 @@
+"""Functions of Hankel singular values of diagonal systems, with gradients in closed form.
+
+With balanced projectors V, W (W^T V = I, W^T P W = V^T Q V = diag sigma) a simple singular value moves by
+
+    d sigma_i = 1/2 w_i^T dP w_i + 1/2 v_i^T dQ v_i,
+
+so d sum f(sigma_i) = 1/2 <W F W^T, dP> + 1/2 <V F V^T, dQ> with F = diag f'(sigma_i). Nothing divides by
+sigma_i - sigma_j: for equal f' within a cluster of equal values the sum does not depend on the basis. P and Q are
+functions of a, B and C in closed form (docs/numerics.md), which is differentiated by hand; no eigenvalue or singular
+value decomposition is.
+
+Everything happens in float64 on the CPU, whatever the tensors' dtype and device: the matrices are small, and a GPU's
+solvers for small eigenproblems are slow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ssmtool.errors import UnstableError, UsageError
+from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
+from ssmtool.lti.factors import batches, gramian_factor, parallel
+from ssmtool.lti.kautz import kautz_factor
+from ssmtool.lti.potapov import complex_expm1
+from ssmtool.lti.spectral_functions import SpectralFunction
+
+# States with sigma below this share of sigma_1 do not pull: the rounding of their gradient grows as sigma_1 / sigma.
+_NEGLIGIBLE = 1e-11
+_SILENT = 1e-130  # stands for a zero residue of a single-input single-output slot, so that its direction is known
+_GRADED = 1e-4  # smallest pivot of a correlation matrix for which plain Cholesky keeps enough digits
+_NEARLY_REAL = 1e-4
+_ALONE = 128  # slots from which a system gets all cores
+
+
+def hankel_penalty(
+    a: Tensor,
+    B: Tensor,
+    C: Tensor,
+    kind: str = "sum",
+    real: bool = False,
+    *,
+    scale: float = 1e-2,
+    order: int = 0,
+) -> Tensor:
+    """Sum over systems of a function of their Hankel singular values, differentiable in a, B and C.
+
+    The singular values are those of the real input-output system x[k] = exp(a) x[k-1] + B u[k], y[k] = Re(C x[k]);
+    a slot is two states, or one if `real`. Zero rows of B and columns of C are allowed: their gradient is the
+    derivative of the nonzero values. Values below 1e-11 of a system's largest count, but have no gradient.
+
+    Args:
+        a: (S, n) complex, logarithms of the eigenvalues.
+        B: (S, n, m) complex.
+        C: (S, p, n) complex.
+        kind: "sum", "log", "tail" or "entropy", see `spectral_functions`.
+        real: every slot is one real state: exp(a), B and C are real.
+        scale: of "log".
+        order: of "tail".
+
+    Returns:
+        () float64 on the device of a.
+
+    Raises:
+        UnstableError: an eigenvalue on or outside the unit circle.
+        UsageError: numbers that are not finite, or a kind or parameter out of range.
+    """
+    return cast(Tensor, _HankelPenalty.apply(a, B, C, SpectralFunction(kind, scale, order), real)).sum()
+
+
+class _HankelPenalty(torch.autograd.Function):
+    """(S,) values; the gradient is worked out on the way, while the factors are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: bool) -> Tensor:
+        inputs = [x.detach().to("cpu", torch.complex128).resolve_conj().contiguous() for x in (a, B, C)]
+        check_finite_and_stable(inputs[0], inputs[1], inputs[2])
+        siso = B.shape[2] == C.shape[1] == 1
+        evaluate = _siso if siso else _mimo
+        pieces = batches(a.shape[0], a.shape[1], torch.device("cpu"))
+
+        def one(piece: slice) -> tuple[Tensor, ...]:
+            with torch.no_grad():  # a thread of its own
+                return evaluate(inputs[0][piece], inputs[1][piece], inputs[2][piece], function, real)
+
+        parts = parallel(one, pieces, torch.device("cpu"), alone=a.shape[1] >= _ALONE)
+        value, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.save_for_backward(*(g.to(x.device, x.dtype) for g, x in zip(gradients, (a, B, C), strict=True)))
+        return value.to(a.device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ga, gB, gC = ctx.saved_tensors
+        factor = grads[0].to(ga.real.dtype)
+        return factor[:, None] * ga, factor[:, None, None] * gB, factor[:, None, None] * gC, None, None
+
+
+def check_finite_and_stable(a: Tensor, B: Tensor, C: Tensor, where: str = "") -> None:
+    """Raises UsageError for numbers that are not finite, UnstableError for |exp a| >= 1; `where` names the layer."""
+    for name, x in (("a", a), ("B", B), ("C", C)):
+        bad = int((~torch.isfinite(torch.view_as_real(x))).sum())
+        if bad:
+            raise UsageError(
+                f"{bad} numbers of {name} are NaN or infinite",
+                where=where,
+                remedy="Lower the learning rate, or clip gradients",
+            )
+    unstable = int((a.real >= 0).sum())
+    if unstable:
+        raise UnstableError(
+            f"{unstable} of {a.numel()} stored eigenvalues are on or outside the unit circle: their Hankel singular "
+            "values are infinite",
+            where=where,
+            remedy="Use a parametrisation that keeps poles inside, or clamp them after each step",
+        )
+
+
+def _siso(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: bool) -> tuple[Tensor, ...]:
+    """One input, one output: with b = +-c the Gramians are mirror images, and sigma = |eig(L^T J L)|."""
+    b, c = B[:, :, 0], C[:, 0]
+    residue = b * c
+    if real:
+        sign = torch.where(residue.real < 0, -1.0, 1.0).to(torch.float64)
+        root = residue.real.abs().sqrt().to(residue.dtype)
+        J = sign
+    else:
+        sign = torch.ones_like(residue.real)
+        root = torch.sqrt(residue)
+        J = torch.cat([sign, -sign], 1)
+    silent = root == 0
+    root = torch.where(silent, _SILENT * root.abs().amax(1, keepdim=True).clamp_min(1e-20), root)
+    flags = torch.full(a.shape, real, dtype=torch.bool)
+    L = kautz_factor(a, root, flags)
+    values, E = torch.linalg.eigh(L.mT @ (J[:, :, None] * L), UPLO="L")
+    sigma, rank = values.abs().sort(dim=1, descending=True)
+    V = L @ E.gather(2, rank[:, None, :].expand_as(E))
+    sigma = torch.where(sigma < _SILENT, 0.0, sigma)
+    value, slope = function(sigma)
+    W = J[:, :, None] * V
+    ga, gb = _pull(a, root[:, :, None], _weighted(W, sigma, slope))
+    # The value depends on the residues alone: d/d(b c) = (d/db) / c at the scaled pair (root, sign * root).
+    by_residue = gb[:, :, 0] / (sign * root).conj()
+    gB, gC = c.conj() * by_residue, b.conj() * by_residue
+    return value, torch.where(silent, 0.0, 2 * ga), gB[:, :, None], gC[:, None]
+
+
+def _mimo(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: bool) -> tuple[Tensor, ...]:
+    """Any number of inputs and outputs, slots scaled to rows and columns of equal norm."""
+    rows, columns = torch.linalg.vector_norm(B, dim=2), torch.linalg.vector_norm(C, dim=1)
+    audible = (rows > 0) & (columns > 0)
+    scale = torch.where(audible, torch.sqrt(columns / torch.where(audible, rows, 1.0)), 1.0)
+    B, Ct = scale[:, :, None] * B, (C / scale[:, None]).mT.contiguous()
+    L, R = _factor(a, B, real), _factor(a, Ct, real)
+    J = torch.ones(L.shape[1], dtype=torch.float64)
+    J[a.shape[1] :] = -1.0
+    R = J[:, None] * R
+    U, sigma, Zh = torch.linalg.svd(R.mT @ L, full_matrices=False)
+    value, slope = function(sigma)
+    ga, gB = _pull(a, B, _weighted(R @ U, sigma, slope))
+    dual, gCt = _pull(a, Ct, _weighted(J[:, None] * (L @ Zh.mT), sigma, slope))
+    return value, ga + dual, scale[:, :, None] * gB, gCt.mT / scale[:, None]
+
+
+def _factor(a: Tensor, B: Tensor, real: bool) -> Tensor:
+    """L (S, n or 2n, k), P = L L^T in real coordinates: by Cholesky where P allows it, else without forming P."""
+    n = a.shape[1]
+    P = _gramian(a, B)
+    P = P[:, :n, :n] if real else P
+    diagonal = P.diagonal(dim1=1, dim2=2)
+    size = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
+    K, failed = torch.linalg.cholesky_ex(P / size[:, :, None] / size[:, None, :])
+    pivots = K.diagonal(dim1=1, dim2=2).square()
+    if not bool(failed.any()) and bool((pivots > _GRADED).all()):
+        return size[:, :, None] * K
+    flags = torch.full(a.shape, real, dtype=torch.bool)
+    if not real and bool(_nearly_real(a).any()):
+        # A pair that all but coincides with itself cannot be eliminated as one: pole by pole, columns compressed.
+        L = real_factor(blaschke_factor(*conjugate_closed(a, B, flags)), flags)
+        return torch.linalg.qr(L.mT).R.mT
+    L = gramian_factor(a, B, flags)
+    return L[:, :n] if real else L
+
+
+def _nearly_real(a: Tensor) -> Tensor:
+    """(S, n) bool, |lambda - conj lambda| small against |1 - lambda^2|."""
+    return 2 * torch.exp(a.real) * torch.sin(a.imag).abs() < _NEARLY_REAL * complex_expm1(2 * a).abs()
+
+
+def _kernels(a: Tensor) -> tuple[Tensor, Tensor]:
+    """(S, n, n) 1 / (1 - lambda_i conj(lambda_j)) and 1 / (1 - lambda_i lambda_j)."""
+    return -1 / complex_expm1(a[:, :, None] + a.conj()[:, None]), -1 / complex_expm1(a[:, :, None] + a[:, None])
+
+
+def _gramian(a: Tensor, B: Tensor) -> Tensor:
+    """P (S, 2n, 2n) in real coordinates (Re x, Im x)."""
+    K1, K2 = _kernels(a)
+    P1, P2 = K1 * (B @ B.mH), K2 * (B @ B.mT)
+    total, gap = (P1 + P2) / 2, (P1 - P2) / 2
+    return torch.cat([torch.cat([total.real, -gap.imag], 2), torch.cat([total.imag, gap.real], 2)], 1)
+
+
+def _weighted(X: Tensor, sigma: Tensor, slope: Tensor) -> Tensor:
+    """X diag(f'(sigma) / sigma) X^T over the values that are not negligible."""
+    kept = sigma > _NEGLIGIBLE * sigma[:, :1]
+    weight = torch.where(kept, slope / torch.where(kept, sigma, 1.0), 0.0)
+    return (X * weight[:, None]) @ X.mT
+
+
+def _pull(a: Tensor, B: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of 1/2 <M, P(a, B)> for a symmetric M in real coordinates (Re x, Im x), or (Re x) alone.
+
+    P is made of P1 = K1 o (B B*) and P2 = K2 o (B B^T), K the kernels above, and dK = K (K - 1) (da_i + da_j).
+
+    Returns:
+        (S, n) and (S, n, m) complex, g with d = Re sum conj(g) dx.
+    """
+    n = a.shape[1]
+    if M.shape[1] == n:
+        N1 = N2 = M.to(a.dtype)
+    else:
+        re, im = M[:, :n, :n], M[:, n:, n:]
+        cross = M[:, n:, :n]
+        N1 = torch.complex(re + im, cross - cross.mT)
+        N2 = torch.complex(re - im, cross + cross.mT)
+    K1, K2 = _kernels(a)
+    lam = torch.exp(a)
+    T1, T2 = N1 * K1.conj(), N2 * K2.conj()
+    gB = (T1 @ B + T2 @ B.conj()) / 2
+    # K - 1 = lambda_i lambda_j K, without cancellation for small lambda
+    drift = T1 * (B @ B.mH * K1 * lam[:, :, None] * lam.conj()[:, None]).conj()
+    drift = drift + T2 * (B @ B.mT * K2 * lam[:, :, None] * lam[:, None]).conj()
+    return drift.sum(2) / 2, gB
