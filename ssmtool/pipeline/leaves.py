@@ -17,6 +17,7 @@ from torch import Tensor
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import wide
 from ssmtool.pipeline.model import family_of
 
 _PROPORTIONAL = 1e-4  # relative deviation up to which a decay counts as proportional to a stored number
@@ -123,13 +124,7 @@ def _size_around(x: Tensor, systems: int) -> Tensor:
 
 def _system(layer: Layer, tensors: Mapping[str, Tensor]) -> DiagonalSystem:
     """In double precision, whatever the tensors are. Raises FamilyError for dense layers."""
-    system = family_of(layer).to_system(layer, {role: _double(x) for role, x in tensors.items()})
+    system = family_of(layer).to_system(layer, {role: wide(x) for role, x in tensors.items()})
     if not isinstance(system, DiagonalSystem):
         raise FamilyError("it has a dense state matrix, and no poles of its own to fit", where=layer.name)
     return system
-
-
-def _double(x: Tensor) -> Tensor:
-    if x.is_complex():
-        return x.to(torch.complex128)
-    return x.double() if x.is_floating_point() else x

@@ -21,22 +21,11 @@ from ssmtool import plugins
 from ssmtool.checkpoint import TensorInfo
 from ssmtool.errors import FamilyError, UsageError
 from ssmtool.families._contract import Layer
+from ssmtool.pipeline.live_layers import dtype_name, live_tensors
 from ssmtool.pipeline.model import FAMILIES, find_layers
 from ssmtool.reference.model import build as build_reference
 
 Build = Callable[[dict[str, Tensor]], nn.Module]
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.complex64: "C64",
-    torch.complex128: "C128",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -127,23 +116,23 @@ def live_layers(module: nn.Module, config: Mapping[str, Any] | None = None) -> t
     """The linear time-invariant layers of a module, found in the names and shapes of its state_dict.
 
     Raises:
-        FamilyError: two families claim the same tensor, or none finds a layer.
+        FamilyError: two families claim the same tensor, or none finds such a layer.
     """
-    infos = {
-        name: TensorInfo(tuple(x.shape), _DTYPES[x.dtype])
-        for name, x in module.state_dict().items()
-        if x.dtype in _DTYPES
-    }
+    tensors = live_tensors(module)
+    infos = {name: TensorInfo(tuple(x.shape), dtype_name(x)) for name, x in tensors.items()}
     found = find_layers(infos, None if config is None else dict(config), plugins.names(FAMILIES))
     linear = tuple(layer for layer in found if layer.lti)
     if not linear:
-        raise FamilyError("no linear time-invariant state-space layer was found in the module's state_dict")
+        raise FamilyError(
+            f"no linear time-invariant state-space layer among the {len(tensors)} tensors of {type(module).__name__}",
+            remedy="Its tensors need the names of a known family (docs/), or those of the neutral format",
+        )
     return linear
 
 
 def tensors_of(module: nn.Module, layer: Layer) -> dict[str, Tensor]:
     """The layer's live tensors by role, parameters and buffers alike."""
-    held = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
+    held = live_tensors(module)
     return {role: held[name] for role, name in layer.tensors.items()}
 
 

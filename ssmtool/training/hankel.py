@@ -22,7 +22,7 @@ from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel_penalty import check_finite_and_stable, hankel_penalty
 from ssmtool.lti.spectral_functions import SpectralFunction
 from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.training.live_layers import LiveLayers
+from ssmtool.pipeline.live_layers import LiveLayers
 
 
 class HankelRegularizer:
