@@ -20,6 +20,7 @@ from ssmtool.reference.layouts._contract import (
     TiedDropout,
     layer_indices,
     log_uniform,
+    time_mean,
 )
 
 SUMMARY = "S4D, standalone file of state-spaces/s4: one single-input single-output system per channel"
@@ -107,8 +108,8 @@ class S4DClassifier(ReferenceModel):
         self.dropout = TiedDropout(dropout)
         self.decoder = nn.Linear(sizes.width, sizes.classes)
 
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
+    def forward(self, u: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         x = self.encoder(u)
         for layer, norm in zip(self.s4_layers, self.norms, strict=True):
             x = x + self.dropout(layer(norm(x)))
-        return self.decoder(x.mean(dim=-2))
+        return self.decoder(time_mean(x, lengths))
