@@ -24,6 +24,7 @@ from ssmtool.errors import CalibrationError, FamilyError, MismatchError
 from ssmtool.families._contract import Layer
 from ssmtool.fitting import Fit, Memory, Schedule, fit, held_out
 from ssmtool.pipeline.blocks import captured
+from ssmtool.pipeline.inputs import checked
 from ssmtool.pipeline.leaves import Leaves
 from ssmtool.pipeline.live import Place, live_layers, outputs_of, places, stream, tensors_of
 
@@ -93,6 +94,7 @@ def refine(
     layers: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
     options: RefineOptions | None = None,
+    noise: bool = False,
     step: Step = lambda name, done, total: None,
     memories: Memories | None = None,
 ) -> Refinement:
@@ -109,6 +111,8 @@ def refine(
             if there are none.
         config: facts that tensors do not tell, as in config.json.
         options: how.
+        noise: fit on white noise with the inputs' mean and standard deviation per channel instead, and judge on the
+            inputs: a control that shows what the data are worth.
         step: called with (layer or "model", steps done, steps).
         memories: (layer or "model") -> where its fit can go on from after an interruption.
 
@@ -119,12 +123,15 @@ def refine(
     """
     options = options or RefineOptions()
     device = next((x.device for x in reduced.parameters()), torch.device("cpu"))
+    checked(np.asarray(inputs))
     data = torch.as_tensor(inputs).to(device)
     data = data.float() if data.is_floating_point() else data.long()
-    check_inputs(data)
     generator = torch.Generator().manual_seed(options.seed)
     judging, used = held_out(len(data), options.held_out, generator)
     with _evaluating(original, reduced):
+        if noise:
+            data = torch.cat([_noise_like(data[used], options.seed), data[judging]])
+            used, judging = torch.arange(len(used)), torch.arange(len(used), len(data))
         chosen = _chosen(original, reduced, layers, config)
         spots = places(reduced, chosen, data[:2])
         there = {place.layer.name: place for place in places(original, live_layers(original, config), data[:2])}
@@ -151,20 +158,13 @@ def refine(
     return Refinement(tuple(fits), outputs, agreement, (len(used), len(judging)))
 
 
-def check_inputs(data: Tensor) -> None:
-    """Raises CalibrationError for inputs that nothing can be learnt from."""
-    if data.ndim < 2 or len(data) < 2:
-        raise CalibrationError(
-            f"calibration inputs of shape {tuple(data.shape)} are not several sequences",
-            remedy="Bring an array (sequences, length, channels), or (sequences, length) of integers for tokens",
-        )
-    if data.is_floating_point() and not bool(torch.isfinite(data).all()):
-        raise CalibrationError("the calibration inputs are not finite")
-    if bool((data == data[:1, :1]).all()):
-        raise CalibrationError(
-            "the calibration inputs have zero variance: every step of every sequence is the same",
-            remedy="Bring inputs like those the model is used on",
-        )
+def _noise_like(data: Tensor, seed: int) -> Tensor:
+    """White noise with the mean and standard deviation of every channel; of tokens, tokens drawn uniformly."""
+    generator = torch.Generator().manual_seed(seed)
+    if not data.is_floating_point():
+        return torch.randint(int(data.max()) + 1, data.shape, generator=generator).to(data)
+    mean, deviation = data.mean(dim=(0, 1)), data.std(dim=(0, 1))
+    return mean + deviation * torch.randn(data.shape, generator=generator).to(data)
 
 
 @torch.no_grad()
