@@ -41,6 +41,7 @@ class Facts:
 
 FACTS = {
     "balanced": Facts(smallest=True),
+    "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
     "residualised": Facts(moves_feedthrough=True),
     "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
