@@ -41,6 +41,7 @@ class Facts:
 
 FACTS = {
     "balanced": Facts(smallest=True),
+    "h2_optimal": Facts(),
     "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
     "residualised": Facts(moves_feedthrough=True),
