@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from ssmtool.errors import UnstableError, UsageError
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
-from ssmtool.lti.factors import batches, gramian_factor, parallel
+from ssmtool.lti.factors import gramian_factor, parallel
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.potapov import complex_expm1
 from ssmtool.lti.spectral_functions import SpectralFunction
@@ -33,7 +33,7 @@ _NEGLIGIBLE = 1e-11
 _SILENT = 1e-130  # stands for a zero residue of a single-input single-output slot, so that its direction is known
 _GRADED = 1e-4  # smallest pivot of a correlation matrix for which plain Cholesky keeps enough digits
 _NEARLY_REAL = 1e-4
-_ALONE = 128  # slots from which a system gets all cores
+_TOGETHER = 1 << 15  # systems x slots^2 in one task: few enough for the cache, enough for the overhead of a call
 
 
 def hankel_penalty(
@@ -44,7 +44,7 @@ def hankel_penalty(
     real: bool = False,
     *,
     scale: float = 1e-2,
-    order: int = 0,
+    order: float = 0.1,
 ) -> Tensor:
     """Sum over systems of a function of their Hankel singular values, differentiable in a, B and C.
 
@@ -80,13 +80,14 @@ class _HankelPenalty(torch.autograd.Function):
         check_finite_and_stable(inputs[0], inputs[1], inputs[2])
         siso = B.shape[2] == C.shape[1] == 1
         evaluate = _siso if siso else _mimo
-        pieces = batches(a.shape[0], a.shape[1], torch.device("cpu"))
+        step = max(1, _TOGETHER // a.shape[1] ** 2)
+        pieces = [slice(i, min(i + step, len(a))) for i in range(0, len(a), step)]
 
         def one(piece: slice) -> tuple[Tensor, ...]:
             with torch.no_grad():  # a thread of its own
                 return evaluate(inputs[0][piece], inputs[1][piece], inputs[2][piece], function, real)
 
-        parts = parallel(one, pieces, torch.device("cpu"), alone=a.shape[1] >= _ALONE)
+        parts = parallel(one, pieces, torch.device("cpu"), alone=True)
         value, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
         ctx.save_for_backward(*(g.to(x.device, x.dtype) for g, x in zip(gradients, (a, B, C), strict=True)))
         return value.to(a.device)
@@ -141,7 +142,7 @@ def _siso(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: boo
     sigma = torch.where(sigma < _SILENT, 0.0, sigma)
     value, slope = function(sigma)
     W = J[:, :, None] * V
-    ga, gb = _pull(a, root[:, :, None], _weighted(W, sigma, slope))
+    ga, gb = _pull(_kernels(a), root[:, :, None], _weighted(W, sigma, slope))
     # The value depends on the residues alone: d/d(b c) = (d/db) / c at the scaled pair (root, sign * root).
     by_residue = gb[:, :, 0] / (sign * root).conj()
     gB, gC = c.conj() * by_residue, b.conj() * by_residue
@@ -154,21 +155,22 @@ def _mimo(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: boo
     audible = (rows > 0) & (columns > 0)
     scale = torch.where(audible, torch.sqrt(columns / torch.where(audible, rows, 1.0)), 1.0)
     B, Ct = scale[:, :, None] * B, (C / scale[:, None]).mT.contiguous()
-    L, R = _factor(a, B, real), _factor(a, Ct, real)
+    kernels = _kernels(a)
+    L, R = _factor(a, B, kernels, real), _factor(a, Ct, kernels, real)
     J = torch.ones(L.shape[1], dtype=torch.float64)
     J[a.shape[1] :] = -1.0
     R = J[:, None] * R
     U, sigma, Zh = torch.linalg.svd(R.mT @ L, full_matrices=False)
     value, slope = function(sigma)
-    ga, gB = _pull(a, B, _weighted(R @ U, sigma, slope))
-    dual, gCt = _pull(a, Ct, _weighted(J[:, None] * (L @ Zh.mT), sigma, slope))
+    ga, gB = _pull(kernels, B, _weighted(R @ U, sigma, slope))
+    dual, gCt = _pull(kernels, Ct, _weighted(J[:, None] * (L @ Zh.mT), sigma, slope))
     return value, ga + dual, scale[:, :, None] * gB, gCt.mT / scale[:, None]
 
 
-def _factor(a: Tensor, B: Tensor, real: bool) -> Tensor:
+def _factor(a: Tensor, B: Tensor, kernels: tuple[Tensor, Tensor], real: bool) -> Tensor:
     """L (S, n or 2n, k), P = L L^T in real coordinates: by Cholesky where P allows it, else without forming P."""
     n = a.shape[1]
-    P = _gramian(a, B)
+    P = _gramian(kernels, B)
     P = P[:, :n, :n] if real else P
     diagonal = P.diagonal(dim1=1, dim2=2)
     size = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
@@ -195,9 +197,9 @@ def _kernels(a: Tensor) -> tuple[Tensor, Tensor]:
     return -1 / complex_expm1(a[:, :, None] + a.conj()[:, None]), -1 / complex_expm1(a[:, :, None] + a[:, None])
 
 
-def _gramian(a: Tensor, B: Tensor) -> Tensor:
+def _gramian(kernels: tuple[Tensor, Tensor], B: Tensor) -> Tensor:
     """P (S, 2n, 2n) in real coordinates (Re x, Im x)."""
-    K1, K2 = _kernels(a)
+    K1, K2 = kernels
     P1, P2 = K1 * (B @ B.mH), K2 * (B @ B.mT)
     total, gap = (P1 + P2) / 2, (P1 - P2) / 2
     return torch.cat([torch.cat([total.real, -gap.imag], 2), torch.cat([total.imag, gap.real], 2)], 1)
@@ -210,27 +212,24 @@ def _weighted(X: Tensor, sigma: Tensor, slope: Tensor) -> Tensor:
     return (X * weight[:, None]) @ X.mT
 
 
-def _pull(a: Tensor, B: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of 1/2 <M, P(a, B)> for a symmetric M in real coordinates (Re x, Im x), or (Re x) alone.
+def _pull(kernels: tuple[Tensor, Tensor], B: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient in a and B of 1/2 <M, P(a, B)> for a symmetric M in real coordinates (Re x, Im x), or (Re x) alone.
 
     P is made of P1 = K1 o (B B*) and P2 = K2 o (B B^T), K the kernels above, and dK = K (K - 1) (da_i + da_j).
 
     Returns:
         (S, n) and (S, n, m) complex, g with d = Re sum conj(g) dx.
     """
-    n = a.shape[1]
+    K1, K2 = (K.conj() for K in kernels)
+    n = B.shape[1]
     if M.shape[1] == n:
-        N1 = N2 = M.to(a.dtype)
+        N1 = N2 = M.to(B.dtype)
     else:
         re, im = M[:, :n, :n], M[:, n:, n:]
         cross = M[:, n:, :n]
         N1 = torch.complex(re + im, cross - cross.mT)
         N2 = torch.complex(re - im, cross + cross.mT)
-    K1, K2 = _kernels(a)
-    lam = torch.exp(a)
-    T1, T2 = N1 * K1.conj(), N2 * K2.conj()
+    T1, T2 = N1 * K1, N2 * K2
     gB = (T1 @ B + T2 @ B.conj()) / 2
-    # K - 1 = lambda_i lambda_j K, without cancellation for small lambda
-    drift = T1 * (B @ B.mH * K1 * lam[:, :, None] * lam.conj()[:, None]).conj()
-    drift = drift + T2 * (B @ B.mT * K2 * lam[:, :, None] * lam[:, None]).conj()
+    drift = T1 * (K1 - 1) * (B.conj() @ B.mT) + T2 * (K2 - 1) * (B.conj() @ B.mH)
     return drift.sum(2) / 2, gB

@@ -12,7 +12,7 @@ from ssmtool.lti.residues import refit_residues
 from ssmtool.lti.systems import DiagonalSystem, System
 
 _REAL = 1e-9  # angles closer than this to 0 or pi are real poles
-_APART = 0.05  # least angle given to a new pair, in radians: from a double pole the response does not move to first order
+_APART = 0.05  # least angle of a new pair, in radians: a fit cannot leave a double pole to first order
 
 
 def least_slots(

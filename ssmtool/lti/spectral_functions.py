@@ -29,7 +29,7 @@ class SpectralFunction:
     Attributes:
         kind: one of KINDS.
         scale: of "log", in the units of sigma (a gain), positive.
-        order: of "tail", states of the real system that are free of charge, at least 0.
+        order: of "tail", states of the real system that are free of charge; below 1, a share of all of them.
 
     Raises:
         UsageError: an unknown kind, or a parameter out of range.
@@ -37,15 +37,18 @@ class SpectralFunction:
 
     kind: str = "sum"
     scale: float = 1e-2
-    order: int = 0
+    order: float = 0.1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"there is no penalty {self.kind!r}", remedy=f"Kinds: {', '.join(KINDS)}")
         if not 0 < self.scale < float("inf"):
             raise UsageError(f"scale {self.scale:g} of the penalty is not a positive number")
-        if self.order < 0:
-            raise UsageError(f"order {self.order} of the penalty is negative")
+        if not (0 <= self.order < 1 or self.order == int(self.order) > 0):
+            raise UsageError(
+                f"order {self.order:g} of the penalty is neither a share below 1 nor a number of states",
+                remedy="0.1 leaves a tenth of the states alone, 16 leaves sixteen",
+            )
 
     def __call__(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Values and derivatives.
@@ -59,7 +62,8 @@ class SpectralFunction:
         if self.kind == "log":
             return torch.log1p(sigma / self.scale).sum(1), 1 / (self.scale + sigma)
         if self.kind == "tail":
-            charged = (torch.arange(sigma.shape[1], device=sigma.device) >= self.order).to(sigma.dtype)
+            free = self.order * sigma.shape[1] if self.order < 1 else self.order
+            charged = (torch.arange(sigma.shape[1], device=sigma.device) >= round(free)).to(sigma.dtype)
             return (sigma * charged).sum(1), charged.expand_as(sigma)
         if self.kind == "entropy":
             total = sigma.sum(1, keepdim=True)

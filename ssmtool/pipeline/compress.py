@@ -13,7 +13,6 @@ import numpy as np
 
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
-from ssmtool.families._contract import Layer
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
 from ssmtool.pipeline.live import Build

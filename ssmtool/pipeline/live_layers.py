@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ssmtool import plugins
 from ssmtool.checkpoint import TensorInfo
-from ssmtool.errors import FamilyError, UsageError
+from ssmtool.errors import FamilyError, UnstableError, UsageError
 from ssmtool.families._contract import Layer
-from ssmtool.lti.systems import System
+from ssmtool.lti.stability import unstable_states
+from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.model import FAMILIES, family_of, find_layers, matching
 
 _DTYPES = {
@@ -94,15 +95,50 @@ class LiveLayers:
         for layer in self.find(tensors):
             yield layer, {role: wide(tensors[name]) for role, name in layer.tensors.items()}
 
-    def systems(self) -> Iterator[tuple[Layer, System]]:
-        """Each layer as a batch of canonical systems of tensors. Raises FamilyError."""
+    def systems(self) -> Iterator[tuple[Layer, DiagonalSystem]]:
+        """Each layer as a batch of diagonal systems of tensors. Raises FamilyError, UsageError for dense ones."""
         for layer, arrays in self:
-            yield layer, family_of(layer).to_system(layer, arrays)
+            yield layer, diagonal_system(layer, arrays)
+
+
+def diagonal_system(layer: Layer, arrays: Mapping[str, Any]) -> DiagonalSystem:
+    """The layer as diagonal systems, of tensors or arrays as given. Raises FamilyError, UsageError for dense ones."""
+    system = family_of(layer).to_system(layer, arrays)
+    if not isinstance(system, DiagonalSystem):
+        raise UsageError(
+            "its state matrix is diagonal plus low rank, and only diagonal ones are handled in training",
+            where=layer.name,
+            remedy="Train the diagonal variant (S4D), or leave the layer out with layers=",
+        )
+    return system
+
+
+def refuse_unstable(layer: Layer, system: DiagonalSystem) -> None:
+    """Raises UnstableError naming the layer if one of its systems (of arrays) has |lambda| >= 1."""
+    unstable = unstable_states(system)
+    if unstable.any():
+        raise UnstableError(
+            f"{int(unstable.sum())} states of {int((unstable > 0).sum())} of {layer.systems} systems have an "
+            "eigenvalue on or outside the unit circle",
+            where=layer.name,
+            remedy="Use a parametrisation that keeps poles inside, or clamp them after each step",
+        )
+
+
+def tensors_of(system: DiagonalSystem) -> tuple[Tensor, Tensor, Tensor]:
+    """a, B and C of a system that was made of tensors."""
+    return cast(tuple[Tensor, Tensor, Tensor], (system.a, system.B, system.C))
 
 
 def live_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Name -> parameter or buffer itself, not a copy."""
     return {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
+
+
+def scalar_dtype(model: nn.Module) -> torch.dtype:
+    """Float64 for models with parameters in double precision, float32 for all others: what a penalty is returned in."""
+    double = any(p.dtype in (torch.float64, torch.complex128) for p in model.parameters())
+    return torch.float64 if double else torch.float32
 
 
 def dtype_name(x: Tensor) -> str:

@@ -35,7 +35,9 @@ def _energy(system: System, seen: Seen) -> float:
 
 def _run(system: System, u: torch.Tensor) -> torch.Tensor:
     if isinstance(system, DiagonalSystem):
-        lam, B, C = (torch.from_numpy(np.asarray(x, dtype=np.complex128)) for x in (np.exp(system.a), system.B, system.C))
+        parts = (np.exp(system.a), system.B, system.C)
+        lam, B, C = (torch.from_numpy(np.asarray(x, dtype=np.complex128)) for x in parts)
         return diagonal_scan(lam, B, C, torch.from_numpy(system.D), u)[0]
     dense = to_dense(system)
-    return dense_scan(*(torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D)), u)[0]
+    A, B, C, D = (torch.from_numpy(x) for x in (dense.A, dense.B, dense.C, dense.D))
+    return dense_scan(A, B, C, D, u)[0]

@@ -1,4 +1,4 @@
-"""One layer: reduced by one method or the best of several, what is unstable kept, and measured as it would be stored."""
+"""One layer: reduced by one method or the best of several, unstable states kept, measured as it would be stored."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def reduce_layer(
     if not found:
         raise refused[0]
     least = min(score for score, _, _ in found)
-    score, row, result = next(f for f in found if f[0] <= least * _TIE)
+    row, result = next(f[1:] for f in found if f[0] <= least * _TIE)
     tried = tuple((r.method, s) for s, r, _ in found) if how.method == BEST else ()
     return replace(row, remarks=note + row.remarks, tried=tried), result
 

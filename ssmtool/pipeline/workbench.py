@@ -1,4 +1,4 @@
-"""A checkpoint that runs: the original as a module, its reduced versions, and what every layer meets on given inputs."""
+"""A checkpoint that runs: the original as a module, reduced versions of it, and what every layer meets on inputs."""
 
 from __future__ import annotations
 

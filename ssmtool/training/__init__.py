@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssmtool.training.hankel import HankelRegularizer
+    from ssmtool.training.masks import mask_modes
+    from ssmtool.training.modal import ModalL1
+    from ssmtool.training.truncation import Schedule, truncate
 
-__all__ = ["HankelRegularizer"]
+__all__ = ["HankelRegularizer", "ModalL1", "Schedule", "mask_modes", "truncate"]
 
-_HOMES = {"HankelRegularizer": "hankel"}
+_HOMES = {
+    "HankelRegularizer": "hankel",
+    "ModalL1": "modal",
+    "Schedule": "truncation",
+    "mask_modes": "masks",
+    "truncate": "truncation",
+}
 
 
 def __getattr__(name: str) -> Any:

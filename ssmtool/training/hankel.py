@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from ssmtool.errors import SsmtoolError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel_penalty import check_finite_and_stable, hankel_penalty
 from ssmtool.lti.spectral_functions import SpectralFunction
-from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.pipeline.live_layers import LiveLayers
+from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import LiveLayers, scalar_dtype, tensors_of
 
 
 class HankelRegularizer:
@@ -45,7 +45,7 @@ class HankelRegularizer:
         kind: str = "sum",
         *,
         scale: float = 1e-2,
-        order: int = 0,
+        order: float = 0.1,
         channels: int | None = None,
         every: int = 1,
         seed: int = 0,
@@ -60,7 +60,7 @@ class HankelRegularizer:
             weight: factor on the penalty, >= 0.
             kind: "sum" (nuclear norm), "log", "tail" or "entropy", see `ssmtool.lti.spectral_functions`.
             scale: of "log".
-            order: of "tail": states per system that are free of charge.
+            order: of "tail": states per system that are free of charge; below 1, a share of them.
             channels: systems per layer and step; all by default.
             every: evaluate at every k-th call.
             seed: of the draw of channels.
@@ -86,17 +86,16 @@ class HankelRegularizer:
             UsageError: parameters that are not finite, or a layer that is not diagonal.
         """
         step, self.step = self.step, self.step + 1
-        tensors = {p.dtype for p in self.live.model.parameters()}
-        dtype = torch.float64 if tensors & {torch.float64, torch.complex128} else torch.float32
+        dtype = scalar_dtype(self.live.model)
         if step % self.every:
             return torch.zeros((), dtype=dtype, device=next(self.live.model.parameters()).device)
         draw = np.random.default_rng([self.seed, step])
-        found = [(layer, *self._drawn(_diagonal(layer, system), draw)) for layer, system in self.live.systems()]
+        found = [(layer, *self._drawn(system, draw)) for layer, system in self.live.systems()]
         try:
             parts = [share * self._penalty(systems) for share, systems in _alike(found)]
         except SsmtoolError:
             for layer, system, _ in found:
-                check_finite_and_stable(*_tensors(system), layer.name)
+                check_finite_and_stable(*tensors_of(system), layer.name)
             raise
         total = torch.stack([part.to(parts[0].device) for part in parts]).sum()
         return (self.weight * self.every * total).to(dtype)
@@ -104,7 +103,7 @@ class HankelRegularizer:
     @torch.no_grad()
     def values(self) -> dict[str, float]:
         """The unweighted penalty of every layer, all its systems; for logs. Raises as a call does."""
-        return {layer.name: float(self._penalty([_diagonal(layer, system)])) for layer, system in self.live.systems()}
+        return {layer.name: float(self._penalty([system])) for layer, system in self.live.systems()}
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs to draw the same channels."""
@@ -118,34 +117,20 @@ class HankelRegularizer:
         """The systems that count in this step, and what each stands for."""
         if self.channels is None or self.channels >= system.systems:
             return system, 1.0
-        a, B, C = _tensors(system)
+        a, B, C = tensors_of(system)
         index = torch.from_numpy(np.sort(draw.choice(system.systems, self.channels, replace=False))).to(a.device)
         part = replace(system, a=a[index], B=B[index], C=C[index])
         return part, system.systems / self.channels
 
     def _penalty(self, systems: list[DiagonalSystem]) -> Tensor:
-        a, B, C = (torch.cat(parts) for parts in zip(*map(_tensors, systems), strict=True))
+        a, B, C = (torch.cat(parts) for parts in zip(*map(tensors_of, systems), strict=True))
         return hankel_penalty(a, B, C, self.kind, systems[0].real, scale=self.scale, order=self.order)
-
-
-def _tensors(system: DiagonalSystem) -> tuple[Tensor, Tensor, Tensor]:
-    return cast(tuple[Tensor, Tensor, Tensor], (system.a, system.B, system.C))
-
-
-def _diagonal(layer: Layer, system: System) -> DiagonalSystem:
-    if not isinstance(system, DiagonalSystem):
-        raise UsageError(
-            "its state matrix is diagonal plus low rank, for which there is no penalty",
-            where=layer.name,
-            remedy="Train the diagonal variant (S4D), or leave the layer out with layers=",
-        )
-    return system
 
 
 def _alike(found: list[tuple[Layer, DiagonalSystem, float]]) -> list[tuple[float, list[DiagonalSystem]]]:
     """Layers of the same sizes together: one batch is faster than many, and uses all cores."""
     groups: dict[tuple, list[DiagonalSystem]] = {}
     for _, system, share in found:
-        key = (share, system.real, system.slots, system.inputs, system.outputs, _tensors(system)[0].device)
+        key = (share, system.real, system.slots, system.inputs, system.outputs, tensors_of(system)[0].device)
         groups.setdefault(key, []).append(system)
     return [(key[0], systems) for key, systems in groups.items()]

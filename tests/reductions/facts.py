@@ -41,6 +41,8 @@ class Facts:
 
 FACTS = {
     "balanced": Facts(smallest=True),
+    "h2_optimal": Facts(),
+    "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
     "residualised": Facts(moves_feedthrough=True),
     "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
