@@ -52,7 +52,7 @@ def test_every_source_gives_the_same_result(tmp_path: Path) -> None:
 
 
 def test_digits_is_a_task() -> None:
-    assert TASKS == ("digits",)
+    assert "digits" in TASKS
 
 
 def refuse(error: type[SsmtoolError], words: str, path: Path, **options: str) -> None:
