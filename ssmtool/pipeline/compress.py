@@ -21,6 +21,7 @@ from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
 from ssmtool.pipeline.reduce import reduce_layer
 from ssmtool.pipeline.refine import RefineOptions, Step
 from ssmtool.pipeline.refine_checkpoint import refine_checkpoint
+from ssmtool.pipeline.resume import Resume
 from ssmtool.pipeline.storage import Tensors, layer_bytes, store
 from ssmtool.pipeline.targets import asked
 from ssmtool.pipeline.workbench import Workbench
@@ -91,9 +92,10 @@ def compress(
     if pad_to is not None and pad_to < 1:
         raise UsageError(f"--pad-to {pad_to} is not a positive number of slots")
     with ExitStack() as stack:
-        rewrite = None
+        rewrite, destination = None, Path()
         if not dry_run:
-            rewrite = stack.enter_context(Rewrite(model.checkpoint, output or default_output(model, wish.word)))
+            destination = Path(output or default_output(model, wish.word))
+            rewrite = stack.enter_context(Rewrite(model.checkpoint, destination))
         # Hashing gigabytes takes as long as reducing them: both at once.
         digest = stack.enter_context(ThreadPoolExecutor(1)).submit(model.checkpoint.sha256)
         bench = None if inputs is None else Workbench(model, build, inputs)
@@ -121,9 +123,13 @@ def compress(
             if config is not None:
                 config = family_of(row.layer).reduced_config(config, row.layer, width)
         refinement = noise = None
+        resume = None
         if refine is not None and bench is not None:
+            if rewrite is not None:
+                facts = {"source": digest.result(), "inputs": bench.digest, "target": wish.description, **vars(how)}
+                resume = Resume(_left_beside(destination), {**facts, **vars(refine)})
             rows, stored, refinement, noise = refine_checkpoint(
-                bench, rows, stored, config, refine, control=control, device=device, step=step
+                bench, rows, stored, config, refine, control=control, device=device, step=step, resume=resume
             )
         change = sum(row.bytes_after - row.bytes_before for row in rows)
         before = model.checkpoint.data_bytes
@@ -148,7 +154,14 @@ def compress(
         rewrite.metadata = {"ssmtool": json.dumps(provenance(summary))}
         rewrite.card = card(summary)
         path = rewrite.commit()
+        if resume is not None:
+            resume.forget()
         return replace(summary, output=Path(path), skipped=tuple(rewrite.skipped))
+
+
+def _left_beside(destination: Path) -> Path:
+    """The file an interrupted refinement goes on from."""
+    return destination.with_name(f".{destination.name}.refine")
 
 
 def default_output(model: Model, word: str) -> Path:

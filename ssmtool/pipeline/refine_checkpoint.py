@@ -15,7 +15,8 @@ from ssmtool.lti.norms import difference, h2_norm, hinf_norm
 from ssmtool.lti.split import split
 from ssmtool.pipeline.compression import LayerReduction
 from ssmtool.pipeline.live import live_layers, tensors_of
-from ssmtool.pipeline.refine import Memories, Refinement, RefineOptions, Step, refine
+from ssmtool.pipeline.refine import Refinement, RefineOptions, Step, refine
+from ssmtool.pipeline.resume import Resume
 from ssmtool.pipeline.storage import Tensors, reread, stored_layer
 from ssmtool.pipeline.workbench import Workbench
 
@@ -30,7 +31,7 @@ def refine_checkpoint(
     control: bool,
     device: str,
     step: Step,
-    memories: Memories | None = None,
+    resume: Resume | None = None,
 ) -> tuple[list[LayerReduction], dict[str, Tensors], Refinement, Refinement | None]:
     """Fit the reduced layers to the original model.
 
@@ -42,7 +43,7 @@ def refine_checkpoint(
         options: how.
         control: fit a second copy on white noise with the inputs' mean and variance, judged on the inputs.
         step: progress.
-        memories: where fits can go on from.
+        resume: where fits can go on from.
 
     Returns:
         Rows with errors measured anew, tensors, the refinement, and the control.
@@ -63,7 +64,7 @@ def refine_checkpoint(
             options=options,
             noise=noise,
             step=(lambda name, done, total: step(f"{name}, control", done, total)) if noise else step,
-            memories=None if noise else memories,
+            memories=None if noise or resume is None else resume.memory,
         )
         return found, module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -27,7 +28,7 @@ class Workbench:
     Args:
         model: the checkpoint.
         build: makes a module of a state_dict; None for reference models.
-        inputs: (K, L, ...) float or (K, L) integer.
+        inputs: (K, L, ...) float or (K, L) integer; `digest` is their hash.
 
     Raises:
         CalibrationError: inputs that determine nothing.
@@ -39,6 +40,7 @@ class Workbench:
         self.model, self.build = model, build
         data = torch.as_tensor(np.ascontiguousarray(inputs))
         self.data: Tensor = data.float() if data.is_floating_point() else data.long()
+        self.digest = hashlib.sha256(f"{data.shape} {data.dtype} ".encode() + data.numpy().tobytes()).hexdigest()
         self.original = self.module({})
 
     def module(self, changed: dict[str, Tensors]) -> nn.Module:
