@@ -4,8 +4,8 @@ With w = 1/z and G(w) = sum_k h_k w^k, an H2-optimal reduced system with poles m
 
     G(mu_i) b_i = G_r(mu_i) b_i,     c_i^T G(mu_i) = c_i^T G_r(mu_i),     c_i^T G'(mu_i) b_i = c_i^T G_r'(mu_i) b_i.
 
-Each step projects onto the spans of (I - mu_i A)^-1 B b_i and (I - mu_i A^T)^-1 C^T c_i, which interpolates like this at the
-poles and directions of the step before.
+Each step projects onto the spans of (I - mu_i A)^-1 B b_i and (I - mu_i A^T)^-1 C^T c_i, which interpolates like this
+at the poles and directions of the step before.
 
 Source: Gugercin, Antoulas & Beattie, SIAM J. Matrix Anal. Appl. 30 (2008); Bunse-Gerstner, Kubalinska, Vossen &
 Wilczek, J. Comput. Appl. Math. 233 (2010), for discrete time and several inputs.
@@ -50,28 +50,21 @@ def irka(
         a: (N,), B: (N, m), C: (p, N) complex128, one slot per pair or real pole, y = Re(C x), as in `lti.minimal`.
     """
     lam: NDArray[np.complexfloating] = np.exp(a)
-    mirror = np.concatenate([np.ones(len(a)), -np.ones(len(a))])[:, None]
-    real_B, real_C = np.concatenate([B.real, B.imag]), np.concatenate([C.real, -C.imag], axis=1)
+    real_B, real_C, mirror = real_parts(B, C)
     current = best = start
     least = np.inf
     for _ in range(_STEPS):
         mu, b, c = current.closed()
-        reach = _krylov(lam, B, mu, b)
+        reach = krylov(lam, B, mu, b)
         # |G - G_r|^2 less |G|^2, by the values at the poles
         own = (c @ c.T) * (b @ b.T) / (1 - mu[:, None] * mu)
         excess = float(own.sum().real - 2 * (c * (real_C @ reach).T).sum().real)
         if excess < least:
             least, best = excess, current
         V = _real_basis(reach, mu)
-        W = _real_basis(mirror * _krylov(lam, C.T, mu, c), mu)
-        AV = np.concatenate(
-            [
-                lam.real[:, None] * V[: len(a)] - lam.imag[:, None] * V[len(a) :],
-                lam.imag[:, None] * V[: len(a)] + lam.real[:, None] * V[len(a) :],
-            ]
-        )
+        W = _real_basis(mirror * krylov(lam, C.T, mu, c), mu)
         try:
-            projected = np.linalg.solve(W.T @ V, np.concatenate([W.T @ AV, W.T @ real_B], axis=1))
+            projected = np.linalg.solve(W.T @ V, W.T @ np.concatenate([turned(lam, V), real_B], axis=1))
             following = _modal(projected[:, : V.shape[1]], projected[:, V.shape[1] :], real_C @ V)
         except np.linalg.LinAlgError:
             return best  # the two subspaces have lost each other: nothing better this way
@@ -94,7 +87,25 @@ def _modal(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Tangential:
     return Tangential(np.where(np.abs(mu) >= 1, mu / np.abs(mu) * (1 - 1e-12), mu), b, c)
 
 
-def _krylov(
+def real_parts(
+    B: NDArray[np.complexfloating], C: NDArray[np.complexfloating]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """B (2N, m) and C (p, 2N) in the real coordinates (Re x, Im x), and the signs J (2N, 1) with A^T = J A J there."""
+    sign = np.ones((len(B), 1))
+    return (
+        np.concatenate([B.real, B.imag]),
+        np.concatenate([C.real, -C.imag], axis=1),
+        np.concatenate([sign, -sign]),
+    )
+
+
+def turned(lam: NDArray[np.complexfloating], X: np.ndarray) -> np.ndarray:
+    """A X, X (2N, k), in real coordinates."""
+    re, im, n = lam.real[:, None], lam.imag[:, None], len(lam)
+    return np.concatenate([re * X[:n] - im * X[n:], im * X[:n] + re * X[n:]])
+
+
+def krylov(
     lam: NDArray[np.complexfloating],
     B: NDArray[np.complexfloating],
     mu: NDArray[np.complexfloating],

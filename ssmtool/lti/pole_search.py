@@ -1,14 +1,14 @@
 """The poles that make a reduced system with one input, or one output, H2-optimal, found by Newton's method.
 
 For fixed poles mu_i the best residues are a projection, and what they leave of G = sum_j rho_j / (1 - lambda_j w), with
-w = 1/z, has a closed form. With the Blaschke product of the poles, beta(lambda) = prod_i (lambda - mu_i)/(1 - lambda mu_i),
+w = 1/z, has a closed form. With the Blaschke product of the poles, beta(x) = prod_i (x - mu_i)/(1 - x mu_i),
 
     error^2 = | sum_j rho_j beta(lambda_j) / (1 - lambda_j w) |_2^2 = | (rho . beta(lambda)) L |^2,      P = L L^T,
 
 P the Gramian of the original poles with input 1: nothing is subtracted, so small errors keep their digits. Poles go in
-sections, lambda^2 - p lambda + q over 1 - p lambda + q lambda^2, whose two poles may be a pair or two real ones and turn
-from one into the other smoothly; derivatives by p and q are closed forms, too. A stationary point fulfils the
-interpolation conditions of Meier and Luenberger, which are the fixed points of IRKA.
+sections, x^2 - p x + q over 1 - p x + q x^2, whose two poles may be a pair or two real ones and turn from one into the
+other smoothly; derivatives by p and q are closed forms, too. A stationary point fulfils the interpolation conditions of
+Meier and Luenberger, which are the fixed points of IRKA.
 
 Source: Meier & Luenberger, IEEE Trans. Automatic Control 12 (1967); Walsh, Interpolation and Approximation (1935), for
 the closed form; Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973), for eliminating what enters linearly.
@@ -88,7 +88,8 @@ class Projection:
 
     def __init__(self, modes: Minimal, weight: NDArray[np.complexfloating]) -> None:
         """weight: (S, c, N), residues of c inputs or outputs."""
-        self.lam: NDArray[np.complexfloating] = np.where(modes.real, np.exp(modes.a).real, np.exp(modes.a))
+        lam: NDArray[np.complexfloating] = np.exp(modes.a)
+        self.lam = np.where(modes.real, lam.real, lam)
         self.real, self.weight = modes.real, weight
         L = kautz_factor(
             torch.from_numpy(modes.a), torch.from_numpy(modes.active.astype(complex)), torch.from_numpy(modes.real)
@@ -98,7 +99,8 @@ class Projection:
     def take(self, index: np.ndarray) -> Projection:
         """The systems at `index` only."""
         part = copy(self)
-        part.lam, part.real, part.weight, part.L = (x[index] for x in (self.lam, self.real, self.weight, self.L))
+        part.lam, part.real = self.lam[index], self.real[index]
+        part.weight, part.L = self.weight[index], self.L[index]
         return part
 
     def error(self, at: Sections) -> np.ndarray:
