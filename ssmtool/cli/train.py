@@ -49,7 +49,7 @@ def command(
         str | None,
         typer.Option(
             "--reg",
-            metavar="KIND:WEIGHT",
+            metavar="KIND:WEIGHT[,OPTION=VALUE]",
             help="Added to the loss: hankel, hankel-log, hankel-tail, hankel-entropy or modal-l1, with its weight.",
             show_default="none",
         ),
@@ -59,7 +59,7 @@ def command(
         typer.Option(
             "--truncate",
             metavar="energy:SHARE@TIME,...",
-            help="Truncate the layers during training: keep SHARE of the energy after TIME, a share of the training.",
+            help="Truncate the layers after TIME, a share of the training, to SHARE of the energy; or order:N@TIME.",
             show_default="none",
         ),
     ] = None,

@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 from ssmtool.reference.model import create
+from ssmtool.training.hankel import HankelRegularizer
 from ssmtool.training.optimiser import build_optimiser, set_rates
 from ssmtool.training.penalties import Penalty, build_penalty
 from ssmtool.training.recipe import Recipe
 from ssmtool.training.schedule import Truncation
 from ssmtool.training.tasks._contract import Task, open_task
+from ssmtool.training.truncation import truncate
 
 BATCH_STEPS = 2**18  # time steps classified at once where no gradient is needed
 
@@ -137,6 +139,7 @@ class Training:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "penalty": self._penalise.state_dict() if isinstance(self._penalise, HankelRegularizer) else {},
             "step": self.step_count,
             "order": self._order,
             "loss": self._loss,
@@ -163,6 +166,8 @@ class Training:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self._optimiser.load_state_dict(state["optimiser"])
+            if isinstance(self._penalise, HankelRegularizer):
+                self._penalise.load_state_dict(state["penalty"])
             self._generator.set_state(state["generator"])
             self.step_count, self._order, self._noise = state["step"], state["order"], state["noise"]
             self._loss, self._cost, self._seconds = state["loss"], state["cost"], state["seconds"]
@@ -177,12 +182,12 @@ class Training:
         """Make `model` the one that is trained."""
         self.model = model.to(self.device)
         self._optimiser = build_optimiser(self.model, self.recipe)
+        self._penalise = build_penalty(self._penalty, self.model)
         self._follow_anew()
 
     def _follow_anew(self) -> None:
-        """What refers to the model's present weights: the running average and the penalty."""
+        """Start the running average from the present weights."""
         self.average = copy.deepcopy(self.model).eval()
-        self._penalise = build_penalty(self._penalty, self.model)
 
     def _optimise(self, chosen: torch.Tensor) -> None:
         recipe, cuda = self.recipe, [self.device] if self.device.type == "cuda" else []
@@ -219,11 +224,9 @@ class Training:
     def _end_epoch(self, start: float) -> Epoch:
         number = self.step_count // self.steps_per_epoch
         due = [truncation for truncation in self.schedule if truncation.epoch(self.recipe.epochs) == number]
+        for truncation in due:
+            truncate(self.model, self._optimiser, **truncation.arguments)
         if due:
-            from ssmtool.training.truncation import truncate
-
-            for truncation in due:
-                truncate(self.model, self._optimiser, energy=truncation.energy)
             self._follow_anew()
         epoch = Epoch(
             number=number,

@@ -11,10 +11,10 @@ import torch
 from ssmtool.errors import ReductionError, UnstableError, UsageError
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.impulse import impulse_response
+from ssmtool.pipeline.live_layers import LiveLayers, diagonal_system
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import create, layouts
 from ssmtool.training import mask_modes
-from ssmtool.training.live_layers import LiveLayers, diagonal_system
 from ssmtool.training.live_writing import arrays_of
 from ssmtool.training.masks import relative, scored
 from tests.lti import samples

@@ -77,6 +77,28 @@ def test_every_command_reads_the_checkpoint(tmp_path: Path, layout: str) -> None
     assert {layer.slots for layer in model.layers} == {3}
 
 
+def test_a_run_with_a_penalty_and_truncations_is_continued_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across the truncation: shapes, the optimiser's moments, the drawn channels and the average are all restored."""
+    settings = {
+        **SETTINGS,
+        "slots": 8,
+        "epochs": 3,
+        "reg": "hankel:1e-3,channels=2",
+        "truncate": "order:10@0.3,energy:0.9@0.6",
+    }
+    whole = run_training(tmp_path / "whole", settings)
+    slots = [epoch.state_slots for epoch in whole.epochs]
+    assert 6 * 8 > slots[0] >= slots[1] == slots[2]
+    assert all(epoch.penalty > 0 for epoch in whole.epochs)
+    monkeypatch.setattr(run_module, "SAVE_SECONDS", 0.0)
+    for steps in (9, 20, 31, 47):
+        with pytest.raises(Stopped):
+            run_training(tmp_path / "run", settings, progress=stop_after(steps))
+    done = run_training(tmp_path / "run", {}, resume=True)
+    assert done.continued_from == 47
+    assert done.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
 @pytest.mark.parametrize("steps", [1, 7, 20, 33])
 def test_a_continued_run_gives_the_same_bytes(
     whole: Path, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
@@ -186,9 +208,12 @@ def test_a_state_executes_nothing(tmp_path: Path) -> None:
         ({"task": "letters"}, "no task 'letters'. Known tasks: "),
         ({"task": "digits:size=3"}, "task digits has no option 'size'. It has none"),
         ({"reg": "l2:1"}, "no regulariser 'l2'"),
-        ({"reg": "hankel"}, "the weight of hankel is ''"),
-        ({"reg": "hankel:-1"}, "the weight of hankel is '-1'"),
-        ({"truncate": "rank:3@0.5"}, "the truncation 'rank:3@0.5' is not energy:SHARE@TIME"),
+        ({"reg": "hankel"}, "the weight of regulariser hankel is ''"),
+        ({"reg": "hankel:-1"}, "the weight of regulariser hankel is '-1'"),
+        ({"reg": "hankel:1,each=2"}, "regulariser hankel has no option 'each'. It has: channels, every"),
+        ({"reg": "modal-l1:1,every=2"}, "has no option 'every'"),
+        ({"truncate": "rank:3@0.5"}, "the truncation 'rank:3@0.5' is neither energy:SHARE@TIME"),
+        ({"truncate": "order:2.5@0.5"}, "the truncation"),
         ({"truncate": "energy:1.5@0.5"}, "the truncation"),
         ({"rate": 0.0}, "rate is 0.0"),
         ({"dropout": 1.0}, "dropout is 1.0"),

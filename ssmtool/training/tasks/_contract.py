@@ -10,6 +10,7 @@ A task module defines
 and, where it has them,
     OPTIONS: dict[str, int]         options with their defaults; `load` then takes ``options=``
     check(options)                  raises UsageError for options that make no sense
+    inputs(options) -> int          where INPUTS depends on them
     FILES: str                      the files a user must have, in words; `load` then takes ``data=``
     RECIPE: dict[str, ...]          what differs from the defaults of Recipe
     augment(inputs, generator, strength) -> inputs
@@ -28,7 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from ssmtool import plugins
-from ssmtool.errors import UsageError
+from ssmtool.errors import DataError, UsageError
 
 PACKAGE = "ssmtool.training.tasks"
 PADDING = -1
@@ -61,7 +62,9 @@ class Task:
 
     @property
     def inputs(self) -> int:
-        return self.module.INPUTS
+        """Numbers per step; of a task of tokens, the size of the vocabulary."""
+        count = getattr(self.module, "inputs", None)
+        return self.module.INPUTS if count is None else count(self.options)
 
     @property
     def classes(self) -> int:
@@ -110,6 +113,7 @@ def open_task(spec: str, data: str | Path | None = None) -> Task:
 
     Raises:
         UsageError: no such task or option, a value that is no number, or files that are needed and not said where.
+        DataError: the folder does not exist.
     """
     name, _, text = spec.partition(":")
     known = plugins.names(PACKAGE)
@@ -142,5 +146,5 @@ def _folder(name: str, module: ModuleType, data: str | Path | None) -> Path | No
             remedy=f"Give --data DIR or set {DATA_VARIABLE}; expected there: {files}",
         )
     if not Path(chosen).is_dir():
-        raise UsageError("is not a folder", where=str(chosen), remedy=f"Task {name} expects there: {files}")
+        raise DataError("is not a folder", where=str(chosen), remedy=f"Task {name} expects there: {files}")
     return Path(chosen)

@@ -59,7 +59,7 @@ class Paths:
         return self._place(images, np.full(len(images), slot), pivots, angles, follows=False)
 
     def extend(self, images: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        """One more dash into `slots` (n,) of the chosen images (n,), after that in the slot before. Returns as `begin`."""
+        """One more dash into `slots` (n,) of the chosen images, behind that in the slot before. Returns as `begin`."""
         turns = np.interp(self.random.uniform(size=(len(images), TRIES)), TURN_SHARES, TURNS)
         pivots, angles = self.pivots[images, slots - 1], self.angles[images, slots - 1]
         return self._place(images, slots, pivots[:, None], angles[:, None] + turns, follows=True)
@@ -75,7 +75,7 @@ class Paths:
         # The next pivot has to be inside too: from one beyond the border no dash leads back.
         inside = ((tails >= low) & (tails <= high) & (onward >= low) & (onward <= high)).all(axis=-1)
         free = inside & self._clear(images, ends, slots - 1 if follows else None)
-        placed, chosen = free.any(axis=1), free.argmax(axis=1)
+        placed, chosen = np.asarray(free.any(axis=1)), free.argmax(axis=1)
         rows, at, tried = images[placed], slots[placed], (placed.nonzero()[0], chosen[placed])
         self.ends[rows, at], self.pivots[rows, at], self.angles[rows, at] = ends[tried], onward[tried], angles[tried]
         self.present[rows, at] = True
