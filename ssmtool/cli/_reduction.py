@@ -12,13 +12,15 @@ from ssmtool.cli import _complete
 from ssmtool.errors import UsageError
 
 MethodOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--method",
         metavar="NAME",
         autocompletion=_complete.methods,
         help=f"How to reduce: {', '.join(plugins.names(_complete.METHODS))}; or best, which tries those that can be "
-        "asked on every layer and keeps the one with the least measured error (docs/reductions.md).",
+        "asked on every layer and keeps the one with the least measured error (docs/reductions.md). With --refine the "
+        "default is time_limited, to the length of the calibration inputs.",
+        show_default="balanced",
     ),
 ]
 ScoreOption = Annotated[str, typer.Option("--score", metavar="NAME", help="Of --method modal: last, aire, hinf or h2.")]
@@ -75,7 +77,7 @@ FinalOption = Annotated[
         "--final",
         metavar="STEPS",
         min=0,
-        help="Steps of the last part of --refine, all layers together on the model's outputs. Default: twice --refine.",
+        help="Steps of the last part of --refine, all layers together on the model's outputs. Default: three times --refine.",
     ),
 ]
 OutputsOption = Annotated[

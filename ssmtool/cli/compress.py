@@ -98,7 +98,7 @@ def command(
             "--budget", metavar="SHARE", help="Share of the states to keep, between 0 and 1; the same in every layer."
         ),
     ] = None,
-    method: MethodOption = "balanced",
+    method: MethodOption = None,
     score: ScoreOption = "last",
     horizon: HorizonOption = None,
     band: BandOption = None,

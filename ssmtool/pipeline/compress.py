@@ -36,7 +36,7 @@ def compress(
     energy: float | None = None,
     error: float | None = None,
     budget: float | None = None,
-    method: str = "balanced",
+    method: str | None = None,
     score: str = "last",
     horizon: int | None = None,
     band: tuple[float, float] | None = None,
@@ -63,7 +63,8 @@ def compress(
         error: largest H-infinity error relative to the Hankel norm, met through the a priori bound and checked on the
             stored tensors.
         budget: share of all states to keep, in (0, 1): the same share of every layer.
-        method: a reduction's name, or "best": per layer the one with the least measured error.
+        method: a reduction's name, or "best": per layer the one with the least measured error. None is "balanced", and
+            "time_limited" to the length of `inputs` where the result is refined: a better start.
         score, horizon, band: of the methods that take them, see `How`.
         residues: refit the output weights of the result on the original's impulse response.
         inputs: (K, L, ...) what the model is used on, without labels: for calibrated methods and for `refine`.
@@ -86,9 +87,13 @@ def compress(
     """
     chosen = linear(model.select(layers))
     wish = asked(chosen, rank=rank, energy=energy, error=error, budget=budget)
-    how = checked(How(method, score, horizon, band, residues, refine is not None), calibrated=inputs is not None)
-    if refine is not None and inputs is None:
-        raise UsageError("a refinement needs calibration inputs", remedy="Give --calibrate FILE")
+    if refine is not None:
+        if inputs is None:
+            raise UsageError("a refinement needs calibration inputs", remedy="Give --calibrate FILE")
+        if method is None:
+            method, horizon = "time_limited", horizon or inputs.shape[1]
+    how = How(method or "balanced", score, horizon, band, residues, least_slots=refine is not None)
+    how = checked(how, calibrated=inputs is not None)
     if pad_to is not None and pad_to < 1:
         raise UsageError(f"--pad-to {pad_to} is not a positive number of slots")
     with ExitStack() as stack:

@@ -38,7 +38,7 @@ class RefineOptions:
 
     Attributes:
         steps: of Adam per layer.
-        final: steps for all layers together on the model's outputs; None is twice `steps`.
+        final: steps for all layers together on the model's outputs; None is three times `steps`.
         batch: sequences per step.
         rate: peak learning rate of a layer, in the units of `Leaves`: 1e-2 moves a decay by a hundredth of itself.
         final_rate: peak learning rate of the final part.
@@ -244,7 +244,7 @@ def _fit_model(
         values = {one.layer.tensors[role]: x for one in leaves.values() for role, x in one.values().items()}
         return _distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], divergence)
 
-    steps = 2 * options.steps if options.final is None else options.final
+    steps = 3 * options.steps if options.final is None else options.final
     found = _fitted(leaves, error, *parts, steps, options.final_rate, options, step, memories, "model")
     _put(model, leaves)
     return found
