@@ -28,8 +28,8 @@ from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.potapov import complex_expm1
 from ssmtool.lti.spectral_functions import SpectralFunction
 
-# States with sigma below this share of sigma_1 do not pull: the rounding of their gradient grows as sigma_1 / sigma.
-_NEGLIGIBLE = 1e-11
+# States with sigma below this share of sigma_1 are rounding of exactly redundant ones, and do not pull.
+_NEGLIGIBLE = 1e-13
 _SILENT = 1e-130  # stands for a zero residue of a single-input single-output slot, so that its direction is known
 _GRADED = 1e-4  # smallest pivot of a correlation matrix for which plain Cholesky keeps enough digits
 _NEARLY_REAL = 1e-4
@@ -50,7 +50,7 @@ def hankel_penalty(
 
     The singular values are those of the real input-output system x[k] = exp(a) x[k-1] + B u[k], y[k] = Re(C x[k]);
     a slot is two states, or one if `real`. Zero rows of B and columns of C are allowed: their gradient is the
-    derivative of the nonzero values. Values below 1e-11 of a system's largest count, but have no gradient.
+    derivative of the nonzero values. Values below 1e-13 of a system's largest count, but have no gradient.
 
     Args:
         a: (S, n) complex, logarithms of the eigenvalues.
@@ -103,7 +103,7 @@ class _HankelPenalty(torch.autograd.Function):
 def check_finite_and_stable(a: Tensor, B: Tensor, C: Tensor, where: str = "") -> None:
     """Raises UsageError for numbers that are not finite, UnstableError for |exp a| >= 1; `where` names the layer."""
     for name, x in (("a", a), ("B", B), ("C", C)):
-        bad = int((~torch.isfinite(torch.view_as_real(x))).sum())
+        bad = int((~torch.isfinite(x)).sum())
         if bad:
             raise UsageError(
                 f"{bad} numbers of {name} are NaN or infinite",
@@ -173,11 +173,13 @@ def _factor(a: Tensor, B: Tensor, kernels: tuple[Tensor, Tensor], real: bool) ->
     P = _gramian(kernels, B)
     P = P[:, :n, :n] if real else P
     diagonal = P.diagonal(dim1=1, dim2=2)
-    size = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
-    K, failed = torch.linalg.cholesky_ex(P / size[:, :, None] / size[:, None, :])
+    empty = diagonal <= 0  # a state that nothing reaches: its row of L is zero
+    size = torch.where(empty, 1.0, diagonal).sqrt()
+    correlation = P / size[:, :, None] / size[:, None, :] + torch.diag_embed(empty.to(P.dtype))
+    K, failed = torch.linalg.cholesky_ex(correlation)
     pivots = K.diagonal(dim1=1, dim2=2).square()
     if not bool(failed.any()) and bool((pivots > _GRADED).all()):
-        return size[:, :, None] * K
+        return torch.where(empty, 0.0, size)[:, :, None] * K
     flags = torch.full(a.shape, real, dtype=torch.bool)
     if not real and bool(_nearly_real(a).any()):
         # A pair that all but coincides with itself cannot be eliminated as one: pole by pole, columns compressed.

@@ -44,7 +44,7 @@ class SpectralFunction:
             raise UsageError(f"there is no penalty {self.kind!r}", remedy=f"Kinds: {', '.join(KINDS)}")
         if not 0 < self.scale < float("inf"):
             raise UsageError(f"scale {self.scale:g} of the penalty is not a positive number")
-        if not (0 <= self.order < 1 or self.order == int(self.order) > 0):
+        if not (0 <= self.order < 1 or (self.order >= 1 and float(self.order).is_integer())):
             raise UsageError(
                 f"order {self.order:g} of the penalty is neither a share below 1 nor a number of states",
                 remedy="0.1 leaves a tenth of the states alone, 16 leaves sixteen",

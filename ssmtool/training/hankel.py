@@ -22,7 +22,7 @@ from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel_penalty import check_finite_and_stable, hankel_penalty
 from ssmtool.lti.spectral_functions import SpectralFunction
 from ssmtool.lti.systems import DiagonalSystem
-from ssmtool.training.live_layers import LiveLayers, scalar_dtype, tensors_of
+from ssmtool.pipeline.live_layers import LiveLayers, scalar_dtype, tensors_of
 
 
 class HankelRegularizer:
@@ -70,7 +70,8 @@ class HankelRegularizer:
             FamilyError: no known layer, or inconsistent tensors.
             UsageError: an option out of range, or a selected layer that depends on its input.
         """
-        for name, value, least in (("weight", weight, 0), ("channels", channels or 1, 1), ("every", every, 1)):
+        drawn = 1 if channels is None else channels
+        for name, value, least in (("weight", weight, 0), ("channels", drawn, 1), ("every", every, 1)):
             if not value >= least:
                 raise UsageError(f"{name} {value:g} of the regulariser is below {least}")
         self.weight, self.kind, self.scale, self.order = weight, kind, scale, order

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "accuracy": "Hankel singular values against mpmath",
     "engine": "Hankel singular values and balanced truncation against SLICOT, SciPy and pyMOR",
     "scale": "A 4 GB checkpoint: memory and time",
+    "regularizer": "What the Hankel regulariser adds to a training step",
     "selective": "Reduced Mamba and Mamba-2 language models against selection of states",
     "kernels": "Scans in C and Triton against plain PyTorch and other people's kernels",
 }
