@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,8 @@ def _complete(given: Mapping[str, Any], task: Task) -> tuple[dict[str, Any], Rec
     if model not in layouts():
         raise UsageError(f"no model {model!r}", remedy=f"Known models: {', '.join(layouts())}")
     outside = {"task", "reg", "truncate", "seed", "device", "threads"}
+    if unknown := sorted(settings.keys() - outside - {field.name for field in fields(Recipe)}):
+        raise UsageError(f"there is no setting {unknown[0]!r}")
     recipe = recipe_for(model, task, **{name: value for name, value in settings.items() if name not in outside})
     settings["reg"] = str(parse_penalty(settings["reg"]) or "none")
     settings["truncate"] = ",".join(map(str, parse_schedule(settings["truncate"]))) or "none"

@@ -216,6 +216,7 @@ def test_a_state_executes_nothing(tmp_path: Path) -> None:
         ({"truncate": "order:2.5@0.5"}, "the truncation"),
         ({"truncate": "energy:1.5@0.5"}, "the truncation"),
         ({"rate": 0.0}, "rate is 0.0"),
+        ({"speed": 3}, "there is no setting 'speed'"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"device": "warp"}, "no device 'warp'"),
     ],
@@ -225,6 +226,18 @@ def test_settings_out_of_range_are_refused_before_anything_is_written(
 ) -> None:
     refuse(UsageError, words, tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_other_data_are_refused_and_other_versions_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_training(tmp_path, {**SETTINGS, "epochs": 1})
+    monkeypatch.setattr(run_module, "_versions", lambda: {"torch": "9.9"})
+    with pytest.warns(UserWarning, match=r"continued with other versions \(torch .* → 9.9\)"):
+        run_training(tmp_path, {}, resume=True)
+    record = json.loads((tmp_path / RECORD).read_text())
+    record["hashes"]["data"] = "0" * 64
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="this run was started with other data"):
+        run_training(tmp_path, {}, resume=True)
 
 
 def test_a_run_that_diverges_says_so() -> None:
