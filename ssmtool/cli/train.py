@@ -15,7 +15,7 @@ from ssmtool.cli._progress import Bar
 
 EXAMPLES = examples(
     "ssmtool train --task digits --model s4d --reg hankel:1e-4 -o runs/digits-s4d",
-    "ssmtool train --task listops:max_length=128,train=20000 --model s5 --epochs 20 -o runs/listops-s5",
+    "ssmtool train --task listops:min_length=8,max_length=64 --model s5 -o runs/listops-s5",
     "ssmtool train --resume -o runs/digits-s4d",
 )
 

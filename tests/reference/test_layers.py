@@ -9,7 +9,7 @@ import torch
 
 from ssmtool.reference.convolution import causal_convolution, mode_sum, phi1, powers
 from ssmtool.reference.layouts._contract import Sizes, StateSpace
-from ssmtool.reference.layouts.s4d import S4DKernel
+from ssmtool.reference.layouts.s4d import S4D, S4DKernel
 from ssmtool.reference.layouts.s5 import hippo_normal
 from ssmtool.reference.model import create, layouts
 
@@ -157,6 +157,28 @@ def test_convolution_is_the_sum_it_claims_to_be() -> None:
         expected = np.stack([np.convolve(a, b)[:33] for a, b in zip(u, kernel, strict=True)])
         found = causal_convolution(torch.from_numpy(u), torch.from_numpy(kernel)).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+def test_convolution_has_the_gradient_of_its_sum() -> None:
+    """Finite differences, with a kernel that is shared by a batch, and one that is not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    for u, kernel in ((normal(2, 3, 7), normal(3, 7)), (normal(3, 5), normal(3, 5)), (normal(1, 4), normal(2, 1, 4))):
+        torch.autograd.gradcheck(causal_convolution, (u, kernel))
+    fixed = normal(3, 7).detach()
+    torch.autograd.gradcheck(lambda u: causal_convolution(u, fixed), (normal(2, 3, 7),))
+
+
+def test_the_s4d_layer_is_the_public_one_after_its_mixing() -> None:
+    """GELU, convolution of length 1, gated linear unit, channels before time as in the original."""
+    layer = create("s4d", Sizes(1, WIDTH, 3, (SLOTS,)), seed=1).double().state_spaces()[0]
+    assert isinstance(layer, S4D)
+    u = torch.randn(2, LENGTH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    channels = torch.nn.functional.gelu(layer.mix(u)).transpose(-1, -2)
+    torch.testing.assert_close(layer(u), layer.output_linear(channels).transpose(-1, -2), rtol=1e-12, atol=1e-14)
 
 
 def test_powers_start_at_one() -> None:

@@ -86,8 +86,10 @@ class S4D(StateSpace):
         return (y + channels * self.D.unsqueeze(-1)).transpose(-1, -2)
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
-        y = self.dropout(F.gelu(self.mix(u)))
-        return self.output_linear(y.transpose(-1, -2)).transpose(-1, -2)
+        # Time before channels in memory, and the convolution of length 1 as a matrix product: both save time on a CPU.
+        y, linear = self.dropout(F.gelu(self.mix(u).contiguous())), self.output_linear[0]
+        assert isinstance(linear, nn.Conv1d)
+        return F.glu(F.linear(y, linear.weight.squeeze(-1), linear.bias))
 
     def state_parameters(self) -> Iterator[nn.Parameter]:
         yield self.D
