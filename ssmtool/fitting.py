@@ -5,6 +5,7 @@ What is fitted, and to what, is the caller's: it hands over leaves, a loss of a 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,8 +96,13 @@ def fit(
     optimiser, cosine = adam(leaves, schedule)
     steps, every = schedule.steps, max(1, math.ceil(schedule.steps / max(schedule.looks, 1)))
     saved = memory.load() if memory else None
+
+    def judged() -> float:
+        error = judge()
+        return error if math.isfinite(error) else math.inf
+
     if saved is None:
-        before = best = judge()
+        before = best = judged()
         kept = [leaf.detach().clone() for leaf in tensors]
         done = missed = 0
     else:
@@ -119,13 +125,13 @@ def fit(
         done += 1
         progress(done, steps)
         if done % every == 0 or done == steps:
-            now = judge()
+            now = judged()
             missed += 1
             if now < best:
                 best, missed, kept = now, 0, [leaf.detach().clone() for leaf in tensors]
             if memory:
                 facts = {"before": before, "best": best, "done": done, "missed": missed, "kept": kept}
-                rest = {"optimiser": optimiser.state_dict(), "cosine": cosine.state_dict()}
+                rest = copy.deepcopy({"optimiser": optimiser.state_dict(), "cosine": cosine.state_dict()})
                 leaves_now = [leaf.detach().clone() for leaf in tensors]
                 memory.save({**facts, **rest, "leaves": leaves_now, "generator": generator.get_state()})
     with torch.no_grad():

@@ -77,7 +77,7 @@ FinalOption = Annotated[
         "--final",
         metavar="STEPS",
         min=0,
-        help="Steps of the last part of --refine, all layers together on the model's outputs. Default: three times --refine.",
+        help="Steps of the last part of --refine, all layers together on the model's outputs. Default: 3 x --refine.",
     ),
 ]
 OutputsOption = Annotated[

@@ -53,7 +53,7 @@ EXAMPLES = examples(
     "ssmtool compress model.safetensors --rank 16",
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
     "ssmtool compress model.safetensors --rank 8 --method best",
-    "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate inputs.npy --model-code model.py:build",
+    "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate in.npy --model-code m.py:build",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",

@@ -29,7 +29,7 @@ from ssmtool.lti.minimal import Minimal
 _STEPS = 150
 _STUCK = 1e8  # damping at which no step makes the error smaller any more: rounding
 _STATIONARY = 1e-10  # gradient, relative to error and scale of each parameter, at which a system is done
-_APART = 1e-9  # poles closer than this are moved apart, for residues to exist
+_APART = 1e-3  # least distance of poles, relative to that from the circle: closer ones have residues float32 loses
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 A layout may store a pole as log(-Re), as Re and Im of a continuous eigenvalue, or as the logarithm of an angle, with a
 step in between. What a change of a tensor does to the poles is asked of the family itself, by differentiating its
-`to_system`; a leaf then moves a decay relative to itself, an angle relative to the pole, a weight relative to the
-weights around it.
+`to_system` twice; a leaf then moves a decay relative to itself, an angle relative to the pole, a weight relative to the
+weights around it, and none farther than it takes its own slope to change by as much as it is (an angle of 0 that is
+stored as a logarithm is infinitely far away).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _HALVINGS = 30
 
 @dataclass
 class Leaf:
-    """One tensor as start + scale * x, or start * exp(x) where the sign must stay; x is what is fitted."""
+    """One tensor as start + scale * x, or start * exp(scale * x) where the sign must stay; x is what is fitted."""
 
     start: Tensor
     scale: Tensor
@@ -34,13 +35,15 @@ class Leaf:
     factor: bool
 
     def value(self) -> Tensor:
-        return self.start * torch.exp(self.x) if self.factor else self.start + self.scale * self.x
+        move = self.scale * self.x
+        return self.start * torch.exp(move) if self.factor else self.start + move
 
 
 class Leaves:
-    """The tensors of one layer that move.
+    """The tensors of one layer that move: poles, input and output weights, feedthrough.
 
-    Steps of discretisation do not: poles and weights say the same. A pole stays inside the unit circle, see `mend`.
+    Steps of discretisation do not: poles and weights say the same. A pole inside the unit circle stays there, see
+    `mend`; one that is not inside stays where it is.
 
     Args:
         layer: a linear time-invariant layer.
@@ -68,47 +71,73 @@ class Leaves:
         """Real leaves as the tensors they stand for."""
         return {role: torch.view_as_complex(x) if role in self.complex else x for role, x in parts.items()}
 
-    @torch.no_grad()
     def mend(self) -> None:
-        """Halve the way the leaves have gone until every pole is inside the unit circle again."""
+        """Halve the way of whatever moves a pole that has left the unit circle, until it is inside again."""
+        parts = {role: leaf.x for role, leaf in self.leaves.items()}
         for _ in range(_HALVINGS):
-            if bool((torch.as_tensor(self.system().a).real < 0).all()):
-                return
-            for leaf in self.leaves.values():
-                leaf.x.mul_(0.5)
+            with torch.enable_grad():
+                decay = torch.as_tensor(self.system().a).real
+                left = self.inside & ~(decay < 0)  # what is no number has left too
+                if not bool(left.any()):
+                    return
+                slopes = _slopes(decay[left].sum(), parts)
+            moved = {role: slope != 0 for role, slope in slopes.items()}
+            nothing = not any(bool(mask.any()) for mask in moved.values())  # the decay has been rounded to 0
+            with torch.no_grad():
+                for role, x in parts.items():
+                    x.copy_(torch.where(moved[role] | nothing, x / 2, x))
 
     def _made(self) -> dict[str, Leaf]:
         parts = {role: torch.view_as_real(x) if role in self.complex else x for role, x in self.fixed.items()}
-        moving = {role: x.clone().requires_grad_() for role, x in parts.items() if x.is_floating_point()}
+        steps = getattr(family_of(self.layer), "STEPS", ())
+        moving = {
+            role: x.clone().requires_grad_() for role, x in parts.items() if x.is_floating_point() and role not in steps
+        }
         with torch.enable_grad():
             a = torch.as_tensor(_system(self.layer, {**self.fixed, **self._stored(moving)}).a)
             size = a.detach()
-            # The slope of a sum weighted by w, over that of the plain sum, is w where a tensor's entry acts.
-            decay, decays = (_slopes((w * a.real).sum(), moving) for w in (torch.ones_like(size.real), size.real))
-            angle, angles = (_slopes((w * a.imag).sum(), moving) for w in (torch.ones_like(size.real), size.abs()))
-            first = _slopes(a[:, 0].real.sum() + a[:, 0].imag.sum(), moving)
+            self.inside = size.real < 0
+            decays, angles = _reach(a.real, size.real, moving), _reach(a.imag, size.abs(), moving)
+            outside = [_slopes(part[~self.inside].sum(), moving) for part in (a.real, a.imag)]
         made = {}
         for role, x in moving.items():
-            start, poles = x.detach(), (decay[role] != 0) | (angle[role] != 0)
-            if not bool(poles.any()):
+            start, (by_decay, decay), (by_angle, angle) = x.detach(), decays[role], angles[role]
+            if not bool(((decay != 0) | (angle != 0)).any()):
                 made[role] = Leaf(start, _size_around(start, a.shape[0]), torch.zeros_like(start), False)
-            elif a.shape[1] == 1 or not bool(((first[role] != 0) == poles).all()):
-                by_decay = decays[role].abs() / decay[role].square()
-                by_angle = angles[role].abs() / angle[role].square()
-                scale = torch.fmin(by_decay, by_angle).nan_to_num(0.0, 0.0, 0.0)
-                target = decays[role] / decay[role]
-                same = (start * decay[role] - target).abs() <= _PROPORTIONAL * target.abs()
-                factor = not bool((angle[role] != 0).any()) and bool(same[poles].all())
-                made[role] = Leaf(start, scale, torch.zeros_like(start), factor)
-            # else all slots hang on it: a step, which stays
+                continue
+            # A stored number is the decay itself, up to a factor, where the way that changes it by its own size is it.
+            factor = not bool((angle != 0).any()) and torch.allclose(by_decay, start.abs(), rtol=_PROPORTIONAL, atol=0)
+            scale = torch.ones_like(start) if factor else torch.fmin(by_decay, by_angle).nan_to_num(0.0, 0.0, 0.0)
+            held = (outside[0][role] != 0) | (outside[1][role] != 0)
+            made[role] = Leaf(start, torch.where(held, 0.0, scale), torch.zeros_like(start), factor)
         for leaf in made.values():
             leaf.x.requires_grad_()
         return made
 
 
-def _slopes(value: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """d value / d tensor, zeros where there is none."""
-    found = torch.autograd.grad(value, list(tensors.values()), retain_graph=True, allow_unused=True)
+def _reach(part: Tensor, size: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """How far each number may go to change decays (or angles) by `size`, NaN where it has none; and its slope on them.
+
+    The slope of a sum weighted by size, over that of the plain sum, is size where the number acts; the plain slope is
+    that of one pole times the number of poles that share the number. The slope's own slope is 0 for a linear layout;
+    for others the way is not longer than slope over curvature.
+    """
+    plain = _slopes(part.sum(), tensors, again=True)
+    weighted = _slopes((size * part).sum(), tensors)
+    found = {}
+    for role, x in tensors.items():
+        slope = plain[role].detach()
+        bend = _slopes(plain[role].sum(), {role: x})[role] if plain[role].requires_grad else torch.zeros_like(slope)
+        sharing = max(1.0, part.numel() / max(1, int((slope != 0).sum())))
+        way = torch.fmin(sharing * weighted[role].abs() / slope.square(), slope.abs() / bend.abs())
+        found[role] = (torch.where(slope != 0, way, torch.nan), slope)
+    return found
+
+
+def _slopes(value: Tensor, tensors: Mapping[str, Tensor], again: bool = False) -> dict[str, Tensor]:
+    """d value / d tensor, zeros where there is none; `again`: they can be differentiated themselves."""
+    options = {"retain_graph": True, "create_graph": again, "allow_unused": True}
+    found = torch.autograd.grad(value, list(tensors.values()), **options)
     return {
         role: torch.zeros_like(x) if slope is None else slope
         for (role, x), slope in zip(tensors.items(), found, strict=True)

@@ -1,4 +1,4 @@
-"""Order against accuracy on sequential digits: truncation alone, label-free refinement, and the same fit on white noise.
+"""Order against accuracy on sequential digits: truncation alone, label-free refinement, the same fit on white noise.
 
 The fits see the training part's inputs without labels; accuracy is that of the 360 test sequences.
 """
