@@ -91,9 +91,7 @@ class Leaves:
         parts = {role: torch.view_as_real(x) if role in self.complex else x for role, x in self.fixed.items()}
         steps = getattr(family_of(self.layer), "STEPS", ())
         moving = {
-            role: x.clone().requires_grad_()
-            for role, x in parts.items()
-            if x.is_floating_point() and role not in steps
+            role: x.clone().requires_grad_() for role, x in parts.items() if x.is_floating_point() and role not in steps
         }
         with torch.enable_grad():
             a = torch.as_tensor(_system(self.layer, {**self.fixed, **self._stored(moving)}).a)
@@ -117,9 +115,7 @@ class Leaves:
         return made
 
 
-def _reach(
-    part: Tensor, size: Tensor, tensors: Mapping[str, Tensor]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _reach(part: Tensor, size: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """How far each number may go to change decays (or angles) by `size`, NaN where it has none; and its slope on them.
 
     The slope of a sum weighted by size, over that of the plain sum, is size where the number acts; the plain slope is
