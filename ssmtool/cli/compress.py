@@ -185,6 +185,7 @@ def command(
     targets = {"rank": rank, "energy": energy, "error": error, "budget": budget}
     if drop_blocks is not None:
         others = {**targets, "export": export, "select": select, "refit": refit, "layers": layers or None}
+        others |= {"refine": refine, "calibrate": calibrate, "pad-to": pad_to}
         clash = next((name for name, value in others.items() if value is not None), "per_layer" if per_layer else None)
         if clash is not None:
             raise UsageError(
@@ -198,6 +199,8 @@ def command(
     if not any(layer.lti for layer in found.select(layers)):
         linear_only = {"per-layer": per_layer, "calibrate": calibrate, "residues": residues, "refine": refine}
         linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
+        linear_only |= {"final": final is not None, "outputs": outputs, "control": control}
+        linear_only |= {"method": method != "balanced", "score": score != "last"}
         for name, value in linear_only.items():
             if value:
                 raise UsageError(

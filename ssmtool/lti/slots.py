@@ -43,7 +43,7 @@ def _paired(system: DiagonalSystem, s: int, slots: int) -> tuple[np.ndarray, np.
     a, B, C = system.a[s, used], system.B[s, used], system.C[s][:, used]
     angle = np.abs(np.angle(np.exp(1j * a.imag)))
     real = np.minimum(angle, np.pi - angle) <= _REAL
-    if real.sum() + (~real).sum() <= slots and not real.any():
+    if len(a) <= slots and not real.any():
         return a, B, C
     keep = [(a[i], B[i], C[:, i]) for i in np.flatnonzero(~real)]
     for negative in (False, True):
@@ -61,4 +61,4 @@ def _paired(system: DiagonalSystem, s: int, slots: int) -> tuple[np.ndarray, np.
     energy = [np.linalg.norm(b) * np.linalg.norm(c) / np.sqrt(-np.expm1(2 * p.real)) for p, b, c in keep]
     best = sorted(np.argsort(energy)[::-1][:slots])
     poles, rows, columns = (np.array([keep[i][part] for i in best]) for part in range(3))
-    return poles, rows.reshape(len(best), -1), columns.reshape(len(best), -1).T
+    return poles, rows.reshape(len(best), system.inputs), columns.reshape(len(best), system.outputs).T

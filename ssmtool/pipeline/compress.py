@@ -21,7 +21,7 @@ from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
 from ssmtool.pipeline.reduce import reduce_layer
 from ssmtool.pipeline.refine import RefineOptions, Step
 from ssmtool.pipeline.refine_checkpoint import refine_checkpoint
-from ssmtool.pipeline.resume import Resume
+from ssmtool.pipeline.resume import Resume, code_digest
 from ssmtool.pipeline.storage import Tensors, layer_bytes, store
 from ssmtool.pipeline.targets import asked
 from ssmtool.pipeline.workbench import Workbench
@@ -132,6 +132,7 @@ def compress(
         if refine is not None and bench is not None:
             if rewrite is not None:
                 facts = {"source": digest.result(), "inputs": bench.digest, "target": wish.description, **vars(how)}
+                facts |= {"slots": [(row.layer.name, row.slots) for row in rows], "model code": code_digest(build)}
                 resume = Resume(_left_beside(destination), {**facts, **vars(refine)})
             rows, stored, refinement, noise = refine_checkpoint(
                 bench, rows, stored, config, refine, control=control, device=device, step=step, resume=resume

@@ -62,6 +62,10 @@ def checked(array: np.ndarray, where: str = "") -> None:
             where=where,
             remedy="Bring an array (sequences, length, channels), or (sequences, length) of integers for tokens",
         )
+    if array.shape[1] < 2:
+        raise CalibrationError(
+            f"calibration inputs of shape {array.shape} are no sequences: they have {array.shape[1]} steps", where=where
+        )
     if not np.isfinite(array).all():
         raise CalibrationError("the calibration inputs are not finite", where=where)
     if (array == array[:1, :1]).all():

@@ -6,6 +6,7 @@ that code runs: the project's reference models, or a user's `build(state_dict) -
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
@@ -19,13 +20,14 @@ from torch import Tensor, nn
 
 from ssmtool import plugins
 from ssmtool.checkpoint import TensorInfo
-from ssmtool.errors import FamilyError, UsageError
+from ssmtool.errors import CalibrationError, FamilyError, SsmtoolError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.live_layers import dtype_name, live_tensors
 from ssmtool.pipeline.model import FAMILIES, find_layers
 from ssmtool.reference.model import build as build_reference
 
 Build = Callable[[dict[str, Tensor]], nn.Module]
+_SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Place:
 
     Attributes:
         layer: as found in the module's state_dict; its tensors are the module's own names.
-        inner: name of the innermost module that holds all its tensors and is called: it meets the layer's input.
+        inner: name of the innermost module that holds all its tensors: called with the layer's own input, if it is
+            called at all; "" where only methods of it are.
         block: name of the outermost one that holds no other state-space layer.
     """
 
@@ -60,13 +63,15 @@ def load_build(code: str) -> Build:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.resolve().parent))  # what the file imports usually lies beside it
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # what the file imports usually lies beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"running it failed: {type(error).__name__}: {error}", where=str(path)) from error
+        raise UsageError(f"running it failed: {described(error)}", where=str(path)) from error
     finally:
-        sys.path.pop(0)
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
     found = getattr(module, name, None)
     if not callable(found):
         raise UsageError(f"it has no function {name!r}", where=str(path), remedy="It takes a state_dict, gives a model")
@@ -98,12 +103,11 @@ def assemble(tensors: Mapping[str, np.ndarray | Tensor], build: Build | None, wh
                 where=where,
                 remedy="Bring its code: --model-code FILE.py:build, where build(state_dict) returns the model",
             ) from error
-    single = {name: x.float() if x.dtype == torch.float64 else x for name, x in state.items()}
     try:
-        model = build(single)
+        model = build({name: x.to(_SINGLE.get(x.dtype, x.dtype)) for name, x in state.items()})
     except Exception as error:
         raise UsageError(
-            f"the model's code failed: {type(error).__name__}: {error}",
+            f"the model's code failed: {described(error)}",
             where=where,
             remedy="build(state_dict) has to read sizes from the shapes, so that it can make the reduced model too",
         ) from error
@@ -146,20 +150,30 @@ def places(module: nn.Module, layers: tuple[Layer, ...], inputs: Tensor) -> tupl
         inputs: a few sequences, (K, L, ...).
 
     Raises:
+        CalibrationError: the module does not run on the inputs.
         FamilyError: no module that is called and returns a tensor holds a layer, or several layers share the only one.
     """
     called: list[str] = []
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, args: Any, out: Any) -> None:
-            if name not in called and stream(args) is not None and stream(out) is not None:
+    def watch(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, named: Any, out: Any) -> None:
+            given = (*args, *named.values())
+            if name not in called and stream(given) is not None and stream(out) is not None:
                 called.append(name)
 
         return hook
 
-    handles = [part.register_forward_hook(watch(name)) for name, part in module.named_modules() if name]
+    names = [name for name, _ in module.named_modules() if name]
+    handles = [module.get_submodule(name).register_forward_hook(watch(name), with_kwargs=True) for name in names]
     try:
         module(inputs)
+    except SsmtoolError:
+        raise
+    except Exception as error:
+        raise CalibrationError(
+            f"the model does not run on calibration inputs of shape {tuple(inputs.shape)}: {described(error)}",
+            remedy="Bring inputs as the model takes them: (sequences, length, channels), or integers for tokens",
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -177,8 +191,14 @@ def places(module: nn.Module, layers: tuple[Layer, ...], inputs: Tensor) -> tupl
                 where=layer.name,
                 remedy="Call the layer as a module (not its methods), one module per state-space layer",
             )
-        found.append(Place(layer, alone[-1], alone[0]))
-    return tuple(sorted(found, key=lambda place: called.index(place.inner)))
+        own = max((name for name in names if holds(name, layer)), key=len)
+        found.append(Place(layer, own if own in called else "", alone[0]))
+    return tuple(sorted(found, key=lambda place: called.index(place.inner or place.block)))
+
+
+def described(error: Exception) -> str:
+    """Kind and first line of what went wrong in somebody else's code."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def stream(value: Any) -> Tensor | None:

@@ -60,13 +60,14 @@ def reduce_layer(
     refused: list[ReductionError] = []
     for name in names:
         try:
-            row, result = _met(model, layer, system, kept, target, name, how, options, device, progress)
+            row, result, stored = _met(model, layer, system, kept, target, name, how, options, device, progress)
         except ReductionError as error:
             if len(names) == 1:
                 raise
             refused.append(error)
             continue
-        found.append((_score(system, kept, model, row, result, seen), row, result))
+        score = _score(system, stored, row, seen) if len(names) > 1 or how.method == BEST else 0.0
+        found.append((score, row, replace(result, system=join(result.system, kept))))
     if not found:
         raise refused[0]
     least = min(score for score, _, _ in found)
@@ -80,12 +81,10 @@ def _free_feedthrough(layer: Layer) -> bool:
     return layer.inputs == 1 and layer.outputs == 1
 
 
-def _score(
-    system: System, kept: DiagonalSystem | None, model: Model, row: LayerReduction, result: Result, seen: Seen | None
-) -> float:
+def _score(system: System, stored: System, row: LayerReduction, seen: Seen | None) -> float:
     """What the best method has least of: the output error on calibration data, else the H2 error, over all systems."""
     if seen is not None:
-        return output_error(system, result.system, seen)
+        return output_error(system, stored, seen)
     return float(np.sqrt(np.square(row.h2).sum() / max(np.square(row.h2_norm).sum(), 1e-300)))
 
 
@@ -100,8 +99,11 @@ def _met(
     options: Options,
     device: str,
     progress,
-) -> tuple[LayerReduction, Result]:
-    """One method. The bound of --error says nothing about storage: more is asked for until what is stored meets it."""
+) -> tuple[LayerReduction, Result, System]:
+    """One method on the stable part, and what would be stored of it.
+
+    The bound of --error says nothing about storage: more is asked for until what is stored meets it.
+    """
     reduction = plugins.load(REDUCTIONS, name)
     best, tightened = np.inf, target
     for _ in range(4 if target.kind == "error" else 1):
@@ -114,10 +116,10 @@ def _met(
             better = refit_residues(system, result.system, how.horizon, device)
             nothing = np.full_like(result.bound, np.nan)
             result = replace(result, system=better, bound=nothing, diagonal_error=0.0)
-        row = measure(model, layer, system, kept, result, name, device)
+        row, stored = measure(model, layer, system, kept, result, name, device)
         best = min(best, row.hinf_relative)
         if target.kind != "error" or row.hinf_relative <= target.share:
-            return row, replace(result, system=join(result.system, kept))
+            return row, result, stored
         tightened = Target("error", tightened.share / 4)
     raise ReductionError(
         f"the error {target.share:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
@@ -129,8 +131,8 @@ def _met(
 
 def measure(
     model: Model, layer: Layer, system: System, kept: DiagonalSystem | None, result: Result, name: str, device: str
-) -> LayerReduction:
-    """Errors of the reduced layer as it would be stored and read again.
+) -> tuple[LayerReduction, System]:
+    """Errors of the reduced layer as it would be stored and read again, and its stable part as read.
 
     Args:
         system: the stable part.  kept: the rest, or None; it is stored beside, and its rounding is not measured.
@@ -144,8 +146,10 @@ def measure(
         stored = split(stored)[0]
     error = difference(system, stored)
     size = sum(tensor_bytes(model.checkpoint.tensors[tensor]) for tensor in layer.tensors.values())
-    states = 0 if kept is None else ((kept.B != 0).any(axis=2) | (kept.C != 0).any(axis=1)).sum(axis=1) * 2
-    return LayerReduction(
+    states: int | np.ndarray = 0
+    if kept is not None:
+        states = ((kept.B != 0).any(axis=2) | (kept.C != 0).any(axis=1)).sum(axis=1) * (1 if kept.real else 2)
+    row = LayerReduction(
         layer=layer,
         method=name,
         slots=width,
@@ -160,3 +164,4 @@ def measure(
         bytes_after=size,
         remarks=result.remarks + ((layer.note,) if layer.note and layer.constraints.export else ()),
     )
+    return row, stored

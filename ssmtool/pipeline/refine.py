@@ -2,7 +2,7 @@
 
 Layer by layer, in order: a block, fed with the reduced model's own stream, is to give what the original's block gives
 on the original stream (mean square over variance). Then, all layers together: the model's outputs. Nothing but poles,
-input and output weights of the reduced layers moves, and no label is used.
+input and output weights and feedthroughs of the reduced layers moves, and no label is used.
 
 Source: docs/refine.md.
 """
@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ssmtool.errors import CalibrationError, FamilyError, MismatchError
+from ssmtool.errors import CalibrationError, FamilyError, MismatchError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.fitting import Fit, Memory, Schedule, fit, held_out
 from ssmtool.pipeline.blocks import captured
 from ssmtool.pipeline.inputs import checked
 from ssmtool.pipeline.leaves import Leaves
 from ssmtool.pipeline.live import Place, live_layers, outputs_of, places, stream, tensors_of
+from ssmtool.pipeline.live_layers import live_tensors
 
 Step = Callable[[str, int, int], None]  # (what is being fitted, steps done, steps)
 Memories = Callable[[str], Memory]
@@ -47,6 +48,9 @@ class RefineOptions:
         held_out: share of the sequences that judges, and is not fitted to.
         patience: looks, of ten in each fit, without an improvement after which it stops.
         seed: of the order of sequences.
+
+    Raises:
+        UsageError: a value out of range.
     """
 
     steps: int = 300
@@ -58,6 +62,16 @@ class RefineOptions:
     held_out: float = 0.1
     patience: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("final", 0), ("batch", 1), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} = {value} of a refinement is not at least {least}")
+        if not 0 < self.held_out < 1:
+            raise UsageError(f"held_out = {self.held_out:g} of a refinement is not between 0 and 1")
+        if self.outputs not in ("classes", "values"):
+            raise UsageError(f"outputs = {self.outputs!r} of a refinement is neither 'classes' nor 'values'")
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,9 @@ def refine(
 ) -> Refinement:
     """Fit the state-space parameters of `reduced`, in place, to `original` on unlabelled inputs.
 
+        found = ssmtool.refine(model, smaller, inputs, options=ssmtool.RefineOptions(steps=300, outputs="classes"))
+        print(found.outputs.before, found.outputs.after)
+
     Every fit is judged on held-out sequences and ends as the best that was seen there; if the whole model is not
     better on them than it was, its parameters are as they were.
 
@@ -122,22 +139,23 @@ def refine(
         CalibrationError: fewer than two sequences, inputs without variance, or outputs that are not finite.
     """
     options = options or RefineOptions()
-    device = next((x.device for x in reduced.parameters()), torch.device("cpu"))
-    checked(np.asarray(inputs))
-    data = torch.as_tensor(inputs).to(device)
-    data = data.float() if data.is_floating_point() else data.long()
+    data = torch.as_tensor(inputs).detach()
+    checked(data.cpu().numpy())
+    device = next((x.device for x in live_tensors(reduced).values()), torch.device("cpu"))
+    data = (data.float() if data.is_floating_point() else data.long()).to(device)
     generator = torch.Generator().manual_seed(options.seed)
     judging, used = held_out(len(data), options.held_out, generator)
     with _evaluating(original, reduced):
-        if noise:
-            data = torch.cat([_noise_like(data[used], options.seed), data[judging]])
-            used, judging = torch.arange(len(used)), torch.arange(len(used), len(data))
         chosen = _chosen(original, reduced, layers, config)
         spots = places(reduced, chosen, data[:2])
         there = {place.layer.name: place for place in places(original, live_layers(original, config), data[:2])}
         wanted = run(original, data, options.batch)
-        divergence = options.outputs == "classes"
-        before = _judged(reduced, data, wanted, judging, divergence, options.batch)
+        variance = None if options.outputs == "classes" else wanted.double().var(correction=0).item()
+        if noise:
+            data = torch.cat([_noise_like(data[used], options.seed), data[judging]])
+            used, judging = torch.arange(len(used)), torch.arange(len(used), len(data))
+            wanted = run(original, data, options.batch)
+        before = _judged(reduced, data, wanted, judging, variance, options.batch)
         kept = {id(x): x.detach().clone() for place in spots for x in tensors_of(reduced, place.layer).values()}
         fits = []
         for place in spots:
@@ -145,15 +163,15 @@ def refine(
                 raise MismatchError("the original has no such layer", where=place.layer.name)
             target = captured(original, there[place.layer.name].block, data, options.batch).output
             fits.append(_fit_block(reduced, place, data, target, (judging, used), options, step, memories))
-        last = _fit_model(reduced, spots, data, wanted, divergence, (judging, used), options, step, memories)
-        after = _judged(reduced, data, wanted, judging, divergence, options.batch)
+        last = _fit_model(reduced, spots, data, wanted, variance, (judging, used), options, step, memories)
+        after = _judged(reduced, data, wanted, judging, variance, options.batch)
         if not after[0] < before[0]:
             with torch.no_grad():
                 for place in spots:
                     for x in tensors_of(reduced, place.layer).values():
                         x.copy_(kept[id(x)])
             after = before
-    agreement = (before[1], after[1]) if divergence else None
+    agreement = (before[1], after[1]) if variance is None else None
     outputs = Fit(before[0], after[0], sum(row.fit.steps for row in fits) + last.steps)
     return Refinement(tuple(fits), outputs, agreement, (len(used), len(judging)))
 
@@ -211,8 +229,8 @@ def _fit_block(
         )
     leaves = Leaves(place.layer, tensors_of(model, place.layer))
     inside = {role: full[len(place.block) + 1 :] for role, full in place.layer.tensors.items()}
-    variance = target.double().var().item()
     judging, used = parts
+    variance = target[judging].double().var(correction=0).item()  # what judges is data, also where a control fits noise
 
     def error(chosen: Tensor) -> Tensor:
         args, named = calls.at(chosen)
@@ -231,7 +249,7 @@ def _fit_model(
     spots: tuple[Place, ...],
     data: Tensor,
     wanted: Tensor,
-    divergence: bool,
+    variance: float | None,
     parts: tuple[Tensor, Tensor],
     options: RefineOptions,
     step: Step,
@@ -242,7 +260,7 @@ def _fit_model(
 
     def error(chosen: Tensor) -> Tensor:
         values = {one.layer.tensors[role]: x for one in leaves.values() for role, x in one.values().items()}
-        return _distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], divergence)
+        return _distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], variance)
 
     steps = 3 * options.steps if options.final is None else options.final
     found = _fitted(leaves, error, *parts, steps, options.final_rate, options, step, memories, "model")
@@ -287,24 +305,24 @@ def _put(model: nn.Module, leaves: Mapping[str, Leaves]) -> None:
             live[role].copy_(x)
 
 
-def _distance(out: Tensor, wanted: Tensor, divergence: bool) -> Tensor:
-    """Mean divergence of the distributions in nats, or mean square over variance."""
-    if out.shape != wanted.shape:
-        raise MismatchError(f"the models return {tuple(out.shape[1:])} and {tuple(wanted.shape[1:])} per sequence")
-    if divergence:
+def _distance(out: Tensor, wanted: Tensor, variance: float | None) -> Tensor:
+    """Mean square over `variance`; without one, mean divergence of the distributions in nats."""
+    if variance is None:
         log_p, log_q = F.log_softmax(wanted, dim=-1), F.log_softmax(out, dim=-1)
         return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1).mean()
-    return (out - wanted).square().mean() / wanted.var().clamp_min(1e-30)
+    return (out - wanted).square().mean() / max(variance, 1e-30)
 
 
 @torch.no_grad()
 def _judged(
-    model: nn.Module, data: Tensor, wanted: Tensor, judging: Tensor, divergence: bool, batch: int
+    model: nn.Module, data: Tensor, wanted: Tensor, judging: Tensor, variance: float | None, batch: int
 ) -> tuple[float, float]:
     """Distance of the outputs on the held-out sequences, and the share of equal largest entries."""
     out = run(model, data[judging], batch)
+    if out.shape != wanted[judging].shape:
+        raise MismatchError(f"the models return {tuple(out.shape[1:])} and {tuple(wanted.shape[1:])} per sequence")
     same = (out.argmax(-1) == wanted[judging].argmax(-1)).double().mean().item()
-    return _distance(out.double(), wanted[judging].double(), divergence).item(), same
+    return _distance(out.double(), wanted[judging].double(), variance).item(), same
 
 
 @contextmanager

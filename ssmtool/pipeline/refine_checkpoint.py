@@ -15,6 +15,7 @@ from ssmtool.lti.norms import difference, h2_norm, hinf_norm
 from ssmtool.lti.split import split
 from ssmtool.pipeline.compression import LayerReduction
 from ssmtool.pipeline.live import live_layers, tensors_of
+from ssmtool.pipeline.live_layers import wide
 from ssmtool.pipeline.refine import Refinement, RefineOptions, Step, refine
 from ssmtool.pipeline.resume import Resume
 from ssmtool.pipeline.storage import Tensors, reread, stored_layer
@@ -89,12 +90,12 @@ def _taken(bench: Workbench, layer: Layer, tensors: Tensors, values: dict[str, t
     checkpoint = bench.model.checkpoint
     found = dict(tensors)
     for role, name in stored_layer(bench.model, layer, tensors).tensors.items():
-        now = values[role].detach().cpu().numpy()
         array, dtype = tensors.get(name, (None, ""))
         if array is None:
             array, dtype = checkpoint.read(name), checkpoint.tensors[name].dtype
-        if not np.array_equal(round_to(now, dtype), round_to(array, dtype)):
-            found[name] = (now.astype(array.dtype), dtype)
+        given = torch.from_numpy(round_to(array, dtype)).to(values[role].dtype)  # as the module got it
+        if not torch.equal(values[role].detach().cpu(), given):
+            found[name] = (wide(values[role].detach()).cpu().numpy(), dtype)
     return found
 
 
@@ -105,7 +106,7 @@ def _measured(bench: Workbench, row: LayerReduction, tensors: Tensors, device: s
     error = difference(system, split(now)[0])
     return replace(
         row,
-        orders=np.minimum(np.full_like(row.orders, 2 * row.slots), row.layer.order),
+        orders=np.full_like(row.orders, min(stored_layer(bench.model, row.layer, tensors).order, row.layer.order)),
         bound=np.full_like(row.bound, np.nan),
         hinf=hinf_norm(error, device),
         h2=h2_norm(error, device),

@@ -6,14 +6,25 @@ The file is replaced as a whole at every look at the held-out part, and read wit
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssmtool.errors import OutputError, UsageError
+
+
+def code_digest(function: Callable[..., Any] | None) -> str:
+    """Hash of the file a function is from; "" where there is none."""
+    try:
+        file = None if function is None else inspect.getsourcefile(function)
+    except TypeError:  # a callable object
+        file = None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
 
 
 class Resume:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssmtool.errors import CalibrationError, FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.blocks import captured
-from ssmtool.pipeline.live import Place, outputs_of, stream
+from ssmtool.pipeline.live import Place, described, outputs_of, stream
 from ssmtool.reductions._contract import Seen
 
 SEQUENCES = 128  # as many as a covariance of some hundred states needs, and as fit into memory
@@ -30,20 +30,25 @@ def seen_by(model: nn.Module, place: Place, data: Tensor, batch: int = 32) -> Se
         data: (K, L, ...) inputs of the model.
 
     Raises:
-        FamilyError: the module that holds the layer is not called with the layer's inputs.
+        FamilyError: the module that holds the layer is not called, or not with the layer's inputs.
         CalibrationError: inputs without variance.
     """
     layer, data = place.layer, data[:SEQUENCES]
+    if not place.inner:
+        raise FamilyError(
+            "the module that holds this layer is never called itself, only methods of it: its inputs cannot be seen",
+            where=layer.name,
+            remedy="Call the module, or choose a method that needs no --calibrate",
+        )
     seen = captured(model, place.inner, data, batch)
-    inputs = _first(seen.args, seen.named)
-    time = _time_axis(model, place, data, inputs, batch)
-    width = layer.systems * layer.inputs
-    if inputs.ndim != 3 or inputs.shape[3 - time] != width:
+    inputs, width = _first(*seen.at(slice(None))), layer.systems * layer.inputs
+    if inputs.ndim != 3 or width not in inputs.shape[1:]:
         raise FamilyError(
             f"the module {place.inner} is called with {tuple(inputs.shape)}, not with {width} channels over time",
             where=layer.name,
             remedy="Calibrated methods need a module that is called with the layer's own inputs",
         )
+    time = _time_axis(model, place, data, inputs, width)
     u = (inputs if time == 1 else inputs.transpose(1, 2)).double()  # (K, L, width)
     if bool((u.var(dim=(0, 1)) <= _SMALLEST * u.square().mean()).all()):
         raise CalibrationError(
@@ -62,14 +67,28 @@ def _first(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
     return found
 
 
-def _time_axis(model: nn.Module, place: Place, data: Tensor, inputs: Tensor, batch: int) -> int:
-    """The axis that gets shorter with the data: 1 or 2."""
-    shorter = captured(model, place.inner, data[:1, :-1], batch)
-    less = _first(shorter.args, shorter.named)
-    changed = [axis for axis in (1, 2) if less.ndim == inputs.ndim and less.shape[axis] != inputs.shape[axis]]
-    if len(changed) != 1:
+def _time_axis(model: nn.Module, place: Place, data: Tensor, inputs: Tensor, width: int) -> int:
+    """The axis that is not as long as there are channels: 1 or 2; if both are, the one that gets shorter with the data.
+
+    Raises:
+        FamilyError: the model runs on no other length, or neither axis is the only one that changes.
+    """
+    others = [axis for axis in (1, 2) if inputs.shape[axis] != width]
+    if not others:
+        try:
+            shorter = captured(model, place.inner, data[:1, :-1], 1)
+        except Exception as error:
+            raise FamilyError(
+                f"which axis of its input is time cannot be told: the model has {width} channels and steps, and does "
+                f"not run on fewer steps ({described(error)})",
+                where=place.layer.name,
+                remedy="Bring calibration inputs of another length",
+            ) from error
+        less = _first(*shorter.at(slice(None)))
+        others = [axis for axis in (1, 2) if less.ndim == inputs.ndim and less.shape[axis] != inputs.shape[axis]]
+    if len(others) != 1:
         raise FamilyError("which axis of its input is time cannot be told", where=place.layer.name)
-    return changed[0]
+    return others[0]
 
 
 def _weight(model: nn.Module, place: Place, layer: Layer, data: Tensor, time: int, batch: int):

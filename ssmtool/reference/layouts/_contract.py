@@ -49,6 +49,10 @@ class StateSpace(nn.Module, ABC):
     def mix(self, u: torch.Tensor) -> torch.Tensor:
         """The linear map alone, D included, no nonlinearity: (batch, L, H) -> (batch, L, H)."""
 
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The linear map, where a layout's layer has nothing else inside."""
+        return self.mix(u)
+
     @abstractmethod
     def state_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that define the linear map: trained with their own rate."""

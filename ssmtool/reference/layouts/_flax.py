@@ -68,9 +68,8 @@ class Block(nn.Module):
         self.dropout = TiedDropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seq = self.get_submodule(self.name)
-        assert isinstance(seq, StateSpace)
-        y = self.dropout(F.gelu(seq.mix(self.get_submodule(self.norm_name)(x))))
+        seq, norm = self.get_submodule(self.name), self.get_submodule(self.norm_name)
+        y = self.dropout(F.gelu(seq(norm(x))))
         y = (y if self.out1 is None else self.out1(y)) * torch.sigmoid(self.out2(y))
         return x + self.dropout(y)
 
