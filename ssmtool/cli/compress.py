@@ -53,7 +53,7 @@ EXAMPLES = examples(
     "ssmtool compress model.safetensors --rank 16",
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
     "ssmtool compress model.safetensors --rank 8 --method best",
-    "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate in.npy --model-code m.py:build",
+    "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate inputs.npy",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",
@@ -200,7 +200,7 @@ def command(
         linear_only = {"per-layer": per_layer, "calibrate": calibrate, "residues": residues, "refine": refine}
         linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
         linear_only |= {"final": final is not None, "outputs": outputs, "control": control}
-        linear_only |= {"method": method != "balanced", "score": score != "last"}
+        linear_only |= {"method": method, "score": score != "last"}
         for name, value in linear_only.items():
             if value:
                 raise UsageError(
