@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ssmtool.training.live_layers import tensors_of
+from ssmtool.pipeline.live_layers import tensors_of
 from torch import Tensor, nn
 
 from ssmtool.lti.potapov import complex_expm1
