@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ssmtool.pipeline.live_layers import tensors_of
 from torch import Tensor, nn
 
 from ssmtool.lti.potapov import complex_expm1
+from ssmtool.pipeline.live_layers import tensors_of
 from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 from ssmtool.reference.model import create
 from ssmtool.training import HankelRegularizer
