@@ -242,7 +242,7 @@ def _fit_model(
 
     def error(chosen: Tensor) -> Tensor:
         values = {one.layer.tensors[role]: x for one in leaves.values() for role, x in one.values().items()}
-        return _distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], divergence)
+        return distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], divergence)
 
     steps = 2 * options.steps if options.final is None else options.final
     found = _fitted(leaves, error, *parts, steps, options.final_rate, options, step, memories, "model")
@@ -287,7 +287,7 @@ def _put(model: nn.Module, leaves: Mapping[str, Leaves]) -> None:
             live[role].copy_(x)
 
 
-def _distance(out: Tensor, wanted: Tensor, divergence: bool) -> Tensor:
+def distance(out: Tensor, wanted: Tensor, divergence: bool) -> Tensor:
     """Mean divergence of the distributions in nats, or mean square over variance."""
     if out.shape != wanted.shape:
         raise MismatchError(f"the models return {tuple(out.shape[1:])} and {tuple(wanted.shape[1:])} per sequence")
@@ -304,7 +304,7 @@ def _judged(
     """Distance of the outputs on the held-out sequences, and the share of equal largest entries."""
     out = run(model, data[judging], batch)
     same = (out.argmax(-1) == wanted[judging].argmax(-1)).double().mean().item()
-    return _distance(out.double(), wanted[judging].double(), divergence).item(), same
+    return distance(out.double(), wanted[judging].double(), divergence).item(), same
 
 
 @contextmanager
