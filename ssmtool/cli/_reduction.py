@@ -49,7 +49,7 @@ CalibrateOption = Annotated[
         "--calibrate",
         metavar="FILE",
         help="Inputs the model is used on, no labels: an .npy array (sequences, length, channels), or integers "
-        "(sequences, length). For --refine, --method input_weighted and --method best.",
+        "(sequences, length). For --refine, --allocate, --method input_weighted and --method best.",
     ),
 ]
 CodeOption = Annotated[
@@ -85,14 +85,41 @@ OutputsOption = Annotated[
     typer.Option(
         "--outputs",
         metavar="KIND",
-        help="What the model's outputs are for --refine: classes (logits; compared by KL divergence) or values (mean "
-        "square). Default: classes for reference models and models of tokens, values for others.",
+        help="What the model's outputs are for --refine and --allocate: classes (logits; compared by KL divergence) or "
+        "values (mean square). Default: classes for reference models and models of tokens, values for others.",
     ),
 ]
 ControlOption = Annotated[
     bool,
     typer.Option(
         "--control", help="With --refine: the same fit on white noise beside it, to show what the data are worth."
+    ),
+]
+AllocateOption = Annotated[
+    str,
+    typer.Option(
+        "--allocate",
+        metavar="KIND",
+        help="How the states of --budget, or of --rank as a mean, are shared out: uniform; bound, by the a priori "
+        "error bound; sensitivity, by what the outputs lose on --calibrate; or best, which tries all of them on "
+        "held-out inputs and keeps the one that loses least (docs/allocate.md).",
+    ),
+]
+ChannelOption = Annotated[
+    bool,
+    typer.Option(
+        "--per-channel",
+        help="With --allocate: ranks also differ among the systems of a layer. A layer is stored as wide as its widest "
+        "system, so this saves states, not bytes.",
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="With --allocate: the classes of the --calibrate inputs, an .npy array of integers; candidates are then "
+        "judged by cross-entropy.",
     ),
 ]
 PadOption = Annotated[

@@ -22,12 +22,15 @@ from ssmtool.cli._options import (
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
 from ssmtool.cli._reduction import (
+    AllocateOption,
     BandOption,
     CalibrateOption,
+    ChannelOption,
     CodeOption,
     ControlOption,
     FinalOption,
     HorizonOption,
+    LabelsOption,
     MethodOption,
     OutputsOption,
     PadOption,
@@ -54,6 +57,7 @@ EXAMPLES = examples(
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
     "ssmtool compress model.safetensors --rank 8 --method best",
     "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate inputs.npy",
+    "ssmtool compress model.safetensors --budget 0.2 --allocate best --per-layer --calibrate inputs.npy",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",
@@ -109,6 +113,9 @@ def command(
     final: FinalOption = None,
     outputs: OutputsOption = None,
     control: ControlOption = False,
+    allocate: AllocateOption = "uniform",
+    per_channel: ChannelOption = False,
+    labels: LabelsOption = None,
     pad_to: PadOption = None,
     export: Annotated[
         Export | None,
@@ -201,6 +208,7 @@ def command(
         linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
         linear_only |= {"final": final is not None, "outputs": outputs, "control": control}
         linear_only |= {"method": method, "score": score != "last"}
+        linear_only |= {"allocate": allocate != "uniform", "per-channel": per_channel, "labels": labels}
         for name, value in linear_only.items():
             if value:
                 raise UsageError(
@@ -234,7 +242,7 @@ def command(
             output,
             **targets,  # type: ignore[arg-type]
             **how,  # type: ignore[arg-type]
-            **_running(calibrate, model_code, refine, final, outputs, control, seed),
+            **_running(calibrate, model_code, refine, final, outputs, control, allocate, per_channel, labels, seed),
             device=where,
             progress=bar.layer,
             step=lambda name, done, total: bar.step(name, done, total, "steps"),
@@ -245,6 +253,7 @@ def command(
 
         fitting = {"calibrate": calibrate, "model_code": model_code, "refine": refine, "final": final}
         fitting |= {"outputs": outputs, "control": control, "seed": seed}
+        fitting |= {"allocate": allocate, "per_channel": per_channel, "labels": labels}
         options = {**targets, **how, **fitting, "output": output, "family": family, "device": device.value}
         emit(json_text(compress_document(found, done, skipped, options)))
     elif quiet:
@@ -262,32 +271,48 @@ def _running(
     final: int | None,
     outputs: str | None,
     control: bool,
+    allocate: str,
+    per_channel: bool,
+    labels: Path | None,
     seed: int,
 ) -> dict[str, Any]:
     """What running the model takes. Raises UsageError, CheckpointError, CalibrationError."""
     from ssmtool.errors import UsageError
 
+    sharing = None if allocate == "uniform" else allocate
     for name, value, needed, other in (
         ("model-code", code, calibrate, "--calibrate FILE"),
         ("refine", steps, calibrate, "--calibrate FILE"),
         ("final", final, steps, "--refine STEPS"),
-        ("outputs", outputs, steps, "--refine STEPS"),
+        ("outputs", outputs, steps or sharing, "--refine STEPS or --allocate KIND"),
+        ("per-channel", per_channel or None, sharing, "--allocate KIND other than uniform"),
+        ("labels", labels, sharing, "--allocate KIND other than uniform"),
         ("control", control or None, steps, "--refine STEPS"),
     ):
         if value is not None and needed is None:
             raise UsageError(f"--{name} needs {other}")
     if outputs not in (None, "classes", "values"):
         raise UsageError(f"--outputs {outputs!r} is neither classes nor values")
+    from ssmtool.pipeline.allocation import AllocateOptions
+
     if calibrate is None:
-        return {}
-    from ssmtool.pipeline.inputs import read_inputs
+        shared = None if sharing is None else AllocateOptions(sharing, per_channel)
+        if labels is not None:
+            raise UsageError("--labels needs --calibrate FILE")
+        return {"allocate": shared}
+    from ssmtool.pipeline.inputs import read_inputs, read_labels
     from ssmtool.pipeline.live import load_build
     from ssmtool.pipeline.refine import RefineOptions
 
     array = read_inputs(calibrate).array
     kind = outputs or ("classes" if code is None or array.dtype.kind == "i" else "values")
     options = None if steps is None else RefineOptions(steps, final, outputs=kind, seed=seed)  # type: ignore[arg-type]
+    shared = None
+    if sharing is not None:
+        classes = None if labels is None else read_labels(labels)
+        shared = AllocateOptions(sharing, per_channel, classes, kind)  # type: ignore[arg-type]
     return {
+        "allocate": shared,
         "inputs": array,
         "build": None if code is None else load_build(code),
         "refine": options,

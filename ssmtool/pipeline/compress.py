@@ -14,7 +14,10 @@ import numpy as np
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.allocate import shared_out
+from ssmtool.pipeline.allocation import AllocateOptions, Allocation, checked_options
 from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
+from ssmtool.pipeline.cuts import Cuts
 from ssmtool.pipeline.live import Build
 from ssmtool.pipeline.methods import How, checked
 from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
@@ -22,10 +25,10 @@ from ssmtool.pipeline.reduce import reduce_layer
 from ssmtool.pipeline.refine import RefineOptions, Step
 from ssmtool.pipeline.refine_checkpoint import refine_checkpoint
 from ssmtool.pipeline.resume import Resume, code_digest
-from ssmtool.pipeline.storage import Tensors, layer_bytes, store
-from ssmtool.pipeline.targets import asked
+from ssmtool.pipeline.storage import Tensors, layer_bytes, store, stored_widths
+from ssmtool.pipeline.targets import Asked, asked
 from ssmtool.pipeline.workbench import Workbench
-from ssmtool.reductions._contract import Result
+from ssmtool.reductions._contract import Result, Target
 
 
 def compress(
@@ -45,6 +48,7 @@ def compress(
     build: Build | None = None,
     refine: RefineOptions | None = None,
     control: bool = False,
+    allocate: AllocateOptions | None = None,
     layers: Iterable[str] | None = None,
     per_layer: bool = False,
     pad_to: int | None = None,
@@ -71,6 +75,7 @@ def compress(
         build: makes the model of a state_dict, for running it on `inputs`; None for the reference models.
         refine: fit the reduced layers to the original on `inputs`; rank then counts stored slots, two states each.
         control: the same fit on white noise beside it, to show what the data are worth.
+        allocate: share the states of `rank` or `budget` out among layers and channels; by default all get the same.
         layers: names or globs of the layers to reduce; all by default.
         per_layer: let layers have different state sizes. By default every reduced layer gets the size the largest
             needs, so that the original model code loads the result with one state size changed.
@@ -94,6 +99,9 @@ def compress(
             method, horizon = "time_limited", horizon or inputs.shape[1]
     how = How(method or "balanced", score, horizon, band, residues, least_slots=refine is not None)
     how = checked(how, calibrated=inputs is not None)
+    if allocate is not None:
+        given = {"rank": rank, "budget": budget, "energy": energy, "error": error}
+        checked_options(allocate, next(name for name, value in given.items() if value is not None), inputs)
     if pad_to is not None and pad_to < 1:
         raise UsageError(f"--pad-to {pad_to} is not a positive number of slots")
     with ExitStack() as stack:
@@ -104,13 +112,18 @@ def compress(
         # Hashing gigabytes takes as long as reducing them: both at once.
         digest = stack.enter_context(ThreadPoolExecutor(1)).submit(model.checkpoint.sha256)
         bench = None if inputs is None else Workbench(model, build, inputs)
+        allocation, targets = None, wish.targets
+        if allocate is not None and allocate.kind != "uniform":
+            cuts = Cuts(model, chosen, how, bench, per_layer=per_layer, pad_to=pad_to, device=device)
+            allocation = shared_out(cuts, wish.targets, allocate, bench, step)
+            targets = tuple(Target("rank", ranks) for ranks in allocation.kept.ranks)
         done: list[tuple[LayerReduction, Result]] = []
-        for layer, target in zip(chosen, wish.targets, strict=True):
+        for layer, target in zip(chosen, targets, strict=True):
             bar = None if progress is None else (lambda n, total, layer=layer: progress(layer, n, total))
             seen = None if bench is None or how.method == "subset" else bench.seen(layer, how)
             system = model.system(layer)
             done.append(reduce_layer(model, layer, system, target, how, seen=seen, device=device, progress=bar))
-        widths = _padded(_widths(done, per_layer), pad_to)
+        widths = stored_widths(chosen, [row.slots for row, _ in done], per_layer=per_layer, pad_to=pad_to)
         if all(
             width >= layer.slots and not layer.constraints.export for (layer, width) in zip(chosen, widths, strict=True)
         ):
@@ -131,8 +144,9 @@ def compress(
         resume = None
         if refine is not None and bench is not None:
             if rewrite is not None:
-                facts = {"source": digest.result(), "inputs": bench.digest, "target": wish.description, **vars(how)}
-                facts |= {"slots": [(row.layer.name, row.slots) for row in rows], "model code": code_digest(build)}
+                facts = {"source": digest.result(), "inputs": bench.digest, "target": _target(wish, allocation)}
+                facts |= {**vars(how), "slots": [(row.layer.name, row.slots) for row in rows]}
+                facts |= {"model code": code_digest(build)}
                 resume = Resume(_left_beside(destination), {**facts, **vars(refine)})
             rows, stored, refinement, noise = refine_checkpoint(
                 bench, rows, stored, config, refine, control=control, device=device, step=step, resume=resume
@@ -142,7 +156,7 @@ def compress(
         summary = Compression(
             source=model.checkpoint.path,
             output=None,
-            target=wish.description,
+            target=_target(wish, allocation),
             layers=tuple(rows),
             bytes_before=before,
             bytes_after=before + change,
@@ -150,6 +164,7 @@ def compress(
             how=how,
             refinement=refinement,
             control=noise,
+            allocation=allocation,
         )
         if rewrite is None:
             return summary
@@ -163,6 +178,11 @@ def compress(
         if resume is not None:
             resume.forget()
         return replace(summary, output=Path(path), skipped=tuple(rewrite.skipped))
+
+
+def _target(wish: Asked, allocation: Allocation | None) -> str:
+    """What was asked for, and how it was shared out."""
+    return wish.description + ("" if allocation is None else f", {allocation.kept.name} allocation")
 
 
 def _left_beside(destination: Path) -> Path:
@@ -180,21 +200,6 @@ def default_output(model: Model, word: str) -> Path:
     if path.parent.name == "snapshots":
         return Path(f"{path.parent.parent.name.rpartition('--')[2]}-{word}")
     return path.with_name(f"{path.name}-{word}")
-
-
-def _widths(done: list[tuple[LayerReduction, Result]], per_layer: bool) -> list[int]:
-    """Slots each layer is stored with: its own, or the largest of its family."""
-    own = [row.slots for row, _ in done]
-    if per_layer:
-        return own
-    key = [(row.layer.family, row.layer.variant) for row, _ in done]
-    largest = {k: max(w for w, other in zip(own, key, strict=True) if other == k) for k in key}
-    return [largest[k] for k in key]
-
-
-def _padded(widths: list[int], multiple: int | None) -> list[int]:
-    """Widths rounded up to a multiple."""
-    return widths if multiple is None else [-(-width // multiple) * multiple for width in widths]
 
 
 def _untouched(row: LayerReduction, result: Result) -> LayerReduction:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmtool.families._contract import Layer
+from ssmtool.pipeline.allocation import Allocation
 from ssmtool.pipeline.methods import How
 from ssmtool.pipeline.refine import Refinement
 from ssmtool.version import __version__
@@ -78,6 +79,7 @@ class Compression:
         skipped: files of the input that did not go along.
         how: the method.
         refinement: what a refinement reached; control: the same on white noise instead of the calibration inputs.
+        allocation: how the states were shared out; None if every system got the same.
     """
 
     source: Path
@@ -91,6 +93,7 @@ class Compression:
     how: How = field(default_factory=How)
     refinement: Refinement | None = None
     control: Refinement | None = None
+    allocation: Allocation | None = None
 
 
 def provenance(summary: Compression) -> dict[str, Any]:
@@ -99,6 +102,7 @@ def provenance(summary: Compression) -> dict[str, Any]:
         "version": __version__,
         "target": summary.target,
         "source_sha256": summary.source_sha256,
+        **({} if summary.allocation is None else {"allocation": summary.allocation.record()}),
         "layers": [
             {
                 "name": row.layer.name,

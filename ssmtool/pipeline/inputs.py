@@ -34,14 +34,7 @@ def read_inputs(file: str | Path) -> Inputs:
         CalibrationError: fewer than two sequences, numbers that are not finite, or no variance.
     """
     path = Path(file)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise CheckpointError("there is no such file", where=str(path)) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"it is no array: {error}", where=str(path), remedy="Save one with numpy.save(FILE, array)"
-        ) from None
+    array = _read(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         kind = getattr(array, "dtype", "an archive")
         raise CalibrationError(
@@ -52,6 +45,35 @@ def read_inputs(file: str | Path) -> Inputs:
     digest = hashlib.sha256(f"{array.shape} {array.dtype} ".encode() + np.ascontiguousarray(array).tobytes())
     shape = " x ".join(map(str, array.shape))
     return Inputs(array, f"{shape} of {path.name}", digest.hexdigest())
+
+
+def read_labels(file: str | Path) -> np.ndarray:
+    """Class numbers of an .npy file, int64.
+
+    Raises:
+        CheckpointError: no such file, or not an array that can be read without executing anything.
+        CalibrationError: not whole numbers.
+    """
+    path = Path(file)
+    array = _read(path)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
+        kind = getattr(array, "dtype", "an archive")
+        raise CalibrationError(
+            f"it holds {kind}, not class numbers", where=str(path), remedy="Save an array of integers as .npy"
+        )
+    return array.astype(np.int64)
+
+
+def _read(path: Path) -> np.ndarray:
+    """What numpy.load finds. Raises CheckpointError."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise CheckpointError("there is no such file", where=str(path)) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise CheckpointError(
+            f"it is no array: {error}", where=str(path), remedy="Save one with numpy.save(FILE, array)"
+        ) from None
 
 
 def checked(array: np.ndarray, where: str = "") -> None:

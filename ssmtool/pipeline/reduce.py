@@ -104,18 +104,9 @@ def _met(
 
     The bound of --error says nothing about storage: more is asked for until what is stored meets it.
     """
-    reduction = plugins.load(REDUCTIONS, name)
     best, tightened = np.inf, target
     for _ in range(4 if target.kind == "error" else 1):
-        result = reduction.reduce(system, tightened, options=options, device=device, progress=progress)
-        if how.least_slots and not layer.constraints.real_poles:
-            packed = least_slots(system, result.system, result.orders, how.horizon, device)
-            slots = ((packed.B != 0).any(axis=2) & (packed.C != 0).any(axis=1)).sum(axis=1)
-            result = replace(result, system=packed, slots=slots, bound=np.full_like(result.bound, np.nan))
-        if how.residues and name != "subset":
-            better = refit_residues(system, result.system, how.horizon, device)
-            nothing = np.full_like(result.bound, np.nan)
-            result = replace(result, system=better, bound=nothing, diagonal_error=0.0)
+        result = _reduced(system, tightened, name, how, options, layer, device, progress)
         row, stored = measure(model, layer, system, kept, result, name, device)
         best = min(best, row.hinf_relative)
         if target.kind != "error" or row.hinf_relative <= target.share:
@@ -129,6 +120,47 @@ def _met(
     )
 
 
+def _reduced(
+    system: System, target: Target, name: str, how: How, options: Options, layer: Layer, device: str, progress=None
+) -> Result:
+    """One method on stable systems, with what was asked for beside it."""
+    result = plugins.load(REDUCTIONS, name).reduce(system, target, options=options, device=device, progress=progress)
+    if how.least_slots and not layer.constraints.real_poles:
+        packed = least_slots(system, result.system, result.orders, how.horizon, device)
+        slots = ((packed.B != 0).any(axis=2) & (packed.C != 0).any(axis=1)).sum(axis=1)
+        result = replace(result, system=packed, slots=slots, bound=np.full_like(result.bound, np.nan))
+    if how.residues and name != "subset":
+        better = refit_residues(system, result.system, how.horizon, device)
+        nothing = np.full_like(result.bound, np.nan)
+        result = replace(result, system=better, bound=nothing, diagonal_error=0.0)
+    return result
+
+
+def tried_out(
+    layer: Layer, system: System, ranks: np.ndarray, how: How, *, seen: Seen | None = None, device: str = "auto"
+) -> tuple[DiagonalSystem, int]:
+    """The reduced layer and the slots it needs, without measuring errors: for trying out many ranks.
+
+    Args:
+        ranks: (S,) states of each system, unstable ones included.
+        how: for the best of all methods, balanced truncation stands in.
+    """
+    stable, kept = split(system)
+    unstable = unstable_states(system)
+    options = Options(how.score, how.horizon, how.band, seen, _free_feedthrough(layer))
+    names = candidates(layer, how, options)
+    name = names[0] if len(names) == 1 else "balanced"
+    target = Target("rank", np.maximum(ranks - unstable, 0))
+    whole = join(_reduced(stable, target, name, how, options, layer, device).system, kept)
+    return whole, width_of(whole)
+
+
+def width_of(system: DiagonalSystem) -> int:
+    """Slots that the widest system uses, at least one."""
+    used = (system.B != 0).any(axis=2) | (system.C != 0).any(axis=1)
+    return max(1, int(used.sum(axis=1).max(initial=1)))
+
+
 def measure(
     model: Model, layer: Layer, system: System, kept: DiagonalSystem | None, result: Result, name: str, device: str
 ) -> tuple[LayerReduction, System]:
@@ -139,8 +171,7 @@ def measure(
         result: of a method on the stable part.
     """
     whole = join(result.system, kept)
-    used = (whole.B != 0).any(axis=2) | (whole.C != 0).any(axis=1)
-    width = max(1, int(result.slots.max(initial=1)), int(used.sum(axis=1).max(initial=1)))
+    width = max(int(result.slots.max(initial=1)), width_of(whole))
     stored = reread(model, layer, store(model, layer, whole, width))
     if kept is not None:
         stored = split(stored)[0]

@@ -260,7 +260,7 @@ def _fit_model(
 
     def error(chosen: Tensor) -> Tensor:
         values = {one.layer.tensors[role]: x for one in leaves.values() for role, x in one.values().items()}
-        return _distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], variance)
+        return distance(outputs_of(functional_call(model, values, (data[chosen],))), wanted[chosen], variance)
 
     steps = 3 * options.steps if options.final is None else options.final
     found = _fitted(leaves, error, *parts, steps, options.final_rate, options, step, memories, "model")
@@ -305,7 +305,7 @@ def _put(model: nn.Module, leaves: Mapping[str, Leaves]) -> None:
             live[role].copy_(x)
 
 
-def _distance(out: Tensor, wanted: Tensor, variance: float | None) -> Tensor:
+def distance(out: Tensor, wanted: Tensor, variance: float | None) -> Tensor:
     """Mean square over `variance`; without one, mean divergence of the distributions in nats."""
     if variance is None:
         log_p, log_q = F.log_softmax(wanted, dim=-1), F.log_softmax(out, dim=-1)
@@ -322,7 +322,7 @@ def _judged(
     if out.shape != wanted[judging].shape:
         raise MismatchError(f"the models return {tuple(out.shape[1:])} and {tuple(wanted.shape[1:])} per sequence")
     same = (out.argmax(-1) == wanted[judging].argmax(-1)).double().mean().item()
-    return _distance(out.double(), wanted[judging].double(), variance).item(), same
+    return distance(out.double(), wanted[judging].double(), variance).item(), same
 
 
 @contextmanager

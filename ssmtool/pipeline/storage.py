@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
 
@@ -40,6 +41,24 @@ def stored_layer(model: Model, layer: Layer, tensors: Tensors) -> Layer:
         else:
             infos[name] = TensorInfo(tuple(array.shape), dtype)
     return {found.name: found for found in find_layers(infos, model.checkpoint.config, (layer.family,))}[layer.name]
+
+
+def stored_widths(layers: Sequence[Layer], slots: Sequence[int], *, per_layer: bool, pad_to: int | None) -> list[int]:
+    """Slots each layer is stored with.
+
+    Args:
+        layers: reduced layers.
+        slots: what each of them needs.
+        per_layer: its own width for each; else the largest of its family, so that one number of the model changes.
+        pad_to: a multiple of so many.
+    """
+    multiple = pad_to or 1
+    own = [-(-width // multiple) * multiple for width in slots]
+    if per_layer:
+        return own
+    key = [(layer.family, layer.variant) for layer in layers]
+    largest = {k: max(w for w, other in zip(own, key, strict=True) if other == k) for k in key}
+    return [largest[k] for k in key]
 
 
 def reread(model: Model, layer: Layer, tensors: Tensors) -> System:

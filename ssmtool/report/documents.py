@@ -14,6 +14,7 @@ from ssmtool.version import __version__
 if TYPE_CHECKING:
     from ssmtool.checkpoint import Checkpoint
     from ssmtool.families._contract import Layer
+    from ssmtool.pipeline.allocation import Allocation
     from ssmtool.pipeline.compression import Compression, LayerReduction
     from ssmtool.pipeline.model import LayerSpectrum, Model
     from ssmtool.pipeline.refine import Refinement
@@ -87,6 +88,29 @@ def compress_document(
         control=_refinement(done.control),
         skipped_layers=[layer.name for layer in skipped],
         skipped_files=list(done.skipped),
+        allocation=None if done.allocation is None else _allocation(done.allocation),
+    )
+
+
+def _allocation(found: Allocation) -> schema.AllocationFacts:
+    return schema.AllocationFacts(
+        asked=found.asked,
+        kept=found.kept.name,
+        total=found.total,
+        measure=found.measure,
+        judged=found.judged,
+        candidates=[
+            schema.AllocationCandidate(
+                name=one.name,
+                states=one.states,
+                bytes_after=one.bytes_after,
+                loss=one.loss,
+                accuracy=one.accuracy,
+                allowed=one.allowed,
+                ranks=found.by_layer(one),
+            )
+            for one in found.candidates
+        ],
     )
 
 

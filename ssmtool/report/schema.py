@@ -126,6 +126,25 @@ class RefinementFacts(_Strict):
     held_out_sequences: int
 
 
+class AllocationCandidate(_Strict):
+    name: str
+    states: int
+    bytes_after: int = Field(description="of the whole checkpoint, as it would be stored")
+    loss: float | None = Field(description="on held-out calibration inputs; null where nothing was measured")
+    accuracy: float | None = Field(description="with labels, else agreement with the original; null for values")
+    allowed: bool = Field(description="takes no more bytes than uniform, or its layout was asked for")
+    ranks: dict[str, int | list[int]] = Field(description="layer -> rank, or one per system")
+
+
+class AllocationFacts(_Strict):
+    asked: str
+    kept: str
+    total: int = Field(description="states there were to share out")
+    measure: str = Field(description="what loss is; empty if nothing was measured")
+    judged: int = Field(description="sequences that judged")
+    candidates: list[AllocationCandidate]
+
+
 class CompressDocument(Document):
     target: str
     method: str = Field(description='as asked for, e.g. "best"')
@@ -137,6 +156,7 @@ class CompressDocument(Document):
     control: RefinementFacts | None = Field(description="the same fit on white noise; null without --control")
     skipped_layers: list[str] = Field(description="selected layers that are input-dependent")
     skipped_files: list[str] = Field(description="files of the input that did not go along")
+    allocation: AllocationFacts | None = Field(None, description="null if every system got the same")
 
 
 class TokenFacts(_Strict):

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ssmtool.report.text.allocation import add_allocation
 from ssmtool.report.text.notes import add_notes
 from ssmtool.report.text.numbers import percent, sci, sizes, span
 from ssmtool.report.text.page import Page
@@ -50,6 +51,8 @@ def compress_text(
     ]
     left_out = [(layer.name, "input-dependent: left as it is") for layer in skipped]
     add_notes(page, [*remarks, *other, *left_out])
+    if done.allocation is not None:
+        add_allocation(page, done.allocation, done.bytes_before)
     _tried(page, done)
     _refinement(page, done)
     page.line()
