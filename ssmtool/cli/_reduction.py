@@ -99,8 +99,8 @@ AllocateOption = Annotated[
         "--allocate",
         metavar="KIND",
         help="How the states of --budget, or of --rank as a mean, are shared out: uniform; bound, by the a priori "
-        "error bound; sensitivity, by what the outputs lose on --calibrate; or best, which tries all of them on held-out "
-        "inputs and keeps the one that loses least (docs/allocate.md).",
+        "error bound; sensitivity, by what the outputs lose on --calibrate; or best, which tries all of them on "
+        "held-out inputs and keeps the one that loses least (docs/allocate.md).",
     ),
 ]
 ChannelOption = Annotated[

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those named on the command line (accuracy, engine, scale, selective, kernels)."""
+"""`make bench`: every benchmark, or those named on the command line (accuracy, engine, scale, selective, allocation, kernels)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "engine": "Hankel singular values and balanced truncation against SLICOT, SciPy and pyMOR",
     "scale": "A 4 GB checkpoint: memory and time",
     "selective": "Reduced Mamba and Mamba-2 language models against selection of states",
+    "allocation": "States shared out among layers and channels against the same for all, on sequential digits",
     "kernels": "Scans in C and Triton against plain PyTorch and other people's kernels",
 }
 
