@@ -41,8 +41,8 @@ class Cuts:
         self.model, self.layers, self.how, self.device = model, tuple(layers), how, device
         self.per_layer, self._pad_to = per_layer, pad_to
         self.systems: dict[str, System] = {layer.name: model.system(layer) for layer in layers}
-        unseen = bench is None or how.method in ("subset", BEST)
-        self._seen = {layer.name: None if unseen else bench.seen(layer, how) for layer in layers}
+        seeing = None if how.method in ("subset", BEST) else bench
+        self._seen = {layer.name: None if seeing is None else seeing.seen(layer, how) for layer in layers}
         self._made: dict[tuple[str, bytes], tuple[DiagonalSystem, int]] = {}
 
     def reduced(self, layer: Layer, ranks: np.ndarray) -> tuple[DiagonalSystem, int]:

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those named on the command line (accuracy, engine, scale, selective, allocation, kernels)."""
+"""`make bench`: every benchmark, or those of BENCHMARKS that are named on the command line."""
 
 from __future__ import annotations
 

@@ -14,18 +14,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from ssmtool.errors import CalibrationError, ReductionError, UsageError
+from ssmtool.families._contract import Layer
 from ssmtool.lti.impulse import impulse_response
-from ssmtool.pipeline.allocation import AllocateOptions
+from ssmtool.pipeline.allocate import shared_out
+from ssmtool.pipeline.allocation import AllocateOptions, Allocation, Candidate
 from ssmtool.pipeline.channel_sensitivity import channel_curves
 from ssmtool.pipeline.compress import compress
+from ssmtool.pipeline.compression import Compression
 from ssmtool.pipeline.cuts import Cuts
 from ssmtool.pipeline.methods import How
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.spending import between, lower_hull, ranks_to_measure, spend
 from ssmtool.pipeline.trials import Trials
 from ssmtool.pipeline.workbench import Workbench
+from ssmtool.reductions._contract import Target
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import build, create
+from tests.pipeline.checkpoints import CASES, tiny, write_folder, written
 
 WIDTH, SLOTS, CLASSES = 4, 6, 3
 GLU = "output_linear.0.weight"
@@ -45,14 +50,24 @@ def saved(path: Path, layout: str = "s4d", seed: int = 0, layers: int = 2, chang
     return path
 
 
-def shared(path: Path, kind: str, *, per_channel=False, labels=None, outputs="classes", **more):
-    options = AllocateOptions(kind, per_channel, labels, outputs)
+def shared(path: Path, kind: str, *, per_channel=False, **more) -> Compression:
+    options = AllocateOptions(kind, per_channel, None, "classes")
     more = {"inputs": inputs(), "per_layer": True, "dry_run": True, **more}
     return compress(load(path), None, allocate=options, device="cpu", **more)
 
 
-def states(done) -> int:
-    return sum(int(ranks.sum()) for ranks in done.allocation.kept.ranks)
+def allocation_of(done: Compression) -> Allocation:
+    assert done.allocation is not None
+    return done.allocation
+
+
+def loss_of(candidate: Candidate) -> float:
+    assert candidate.loss is not None
+    return candidate.loss
+
+
+def states(done: Compression) -> int:
+    return sum(int(ranks.sum()) for ranks in allocation_of(done).kept.ranks)
 
 
 def test_spending_is_optimal_for_convex_curves():
@@ -116,16 +131,16 @@ def test_curves_go_through_what_was_measured():
 @pytest.mark.parametrize("rank", [3, 4])
 def test_every_candidate_spends_the_same_total(tmp_path, kind, per_channel, rank):
     done = shared(saved(tmp_path / "m.safetensors"), kind, per_channel=per_channel, rank=rank)
-    assert done.allocation.total == rank * WIDTH * 2
-    assert all(c.states == done.allocation.total for c in done.allocation.candidates)
-    assert all((ranks >= 1).all() for c in done.allocation.candidates for ranks in c.ranks)
-    assert [row.orders.tolist() for row in done.layers] == [r.tolist() for r in done.allocation.kept.ranks]
+    assert allocation_of(done).total == rank * WIDTH * 2
+    assert all(c.states == allocation_of(done).total for c in allocation_of(done).candidates)
+    assert all((ranks >= 1).all() for c in allocation_of(done).candidates for ranks in c.ranks)
+    assert [row.orders.tolist() for row in done.layers] == [r.tolist() for r in allocation_of(done).kept.ranks]
 
 
 def test_a_budget_is_a_share_of_all_states(tmp_path):
     done = shared(saved(tmp_path / "m.safetensors"), "bound", inputs=None, budget=0.5)
     assert states(done) == WIDTH * 2 * SLOTS
-    assert done.allocation.kept.loss is None
+    assert allocation_of(done).kept.loss is None
 
 
 def test_the_bound_allocation_has_the_least_sum_of_bounds(tmp_path):
@@ -137,7 +152,7 @@ def test_the_bound_allocation_has_the_least_sum_of_bounds(tmp_path):
         tail = np.array([sigma[:, r:].sum() for r in range(sigma.shape[1] + 1)])
         tails.append(tail / sigma[:, 0].sum())
     best = min(tails[0][r] + tails[1][8 - r] for r in (2, 4, 6))  # whole slots
-    found = [int(ranks[0]) for ranks in done.allocation.kept.ranks]
+    found = [int(ranks[0]) for ranks in allocation_of(done).kept.ranks]
     assert tails[0][found[0]] + tails[1][found[1]] == pytest.approx(best, rel=1e-9)
 
 
@@ -146,7 +161,7 @@ def test_a_layer_that_does_not_matter_gives_its_states_away(tmp_path):
         state[f"s4_layers.0.{GLU}"].zero_()
 
     done = shared(saved(tmp_path / "m.safetensors", change=cut_off), "sensitivity", rank=4)
-    first, second = (int(ranks[0]) for ranks in done.allocation.kept.ranks)
+    first, second = (int(ranks[0]) for ranks in allocation_of(done).kept.ranks)
     assert first <= 2
     assert second >= 6
 
@@ -157,11 +172,11 @@ def test_a_channel_that_does_not_matter_gives_its_states_away(tmp_path):
             state[f"s4_layers.{layer}.{GLU}"][:, 1] = 0
 
     done = shared(saved(tmp_path / "m.safetensors", change=cut_off), "sensitivity", per_channel=True, rank=3)
-    for ranks in done.allocation.kept.ranks:
+    for ranks in allocation_of(done).kept.ranks:
         assert ranks[1] == 1
-    kept = done.allocation.kept
+    kept = allocation_of(done).kept
     assert kept.states == 3 * 2 * WIDTH
-    assert kept.loss < done.allocation.candidates[0].loss
+    assert loss_of(kept) < loss_of(allocation_of(done).candidates[0])
 
 
 def test_channel_curves_are_the_first_order_change_of_the_outputs(tmp_path):
@@ -172,6 +187,7 @@ def test_channel_curves_are_the_first_order_change_of_the_outputs(tmp_path):
     cuts = Cuts(model, model.layers, how, bench, per_layer=True, pad_to=None, device="cpu")
     trials = Trials(bench, cuts, AllocateOptions("sensitivity", True, None, "values"))
     (curve,) = channel_curves(trials, bench.data, [2 * SLOTS], lambda *_: None)
+    assert curve is not None
     layer, rank, h = model.layers[0], 2, 1e-2
     reduced = cuts.reduced(layer, np.full(WIDTH, rank))[0]
     change = impulse_response(reduced, data.shape[1]) - impulse_response(cuts.systems[layer.name], data.shape[1])
@@ -188,7 +204,7 @@ def test_channel_curves_are_the_first_order_change_of_the_outputs(tmp_path):
 def _with_kernel(module, channel, change):
     """The model with `change` (L,) added to the convolution kernel of one channel of its first layer."""
     changed = build({name: x.clone() for name, x in module.state_dict().items()})
-    part = changed.s4_layers[0].kernel
+    part = changed.get_submodule("s4_layers.0.kernel")
     plain = part.forward
 
     def forward(length):
@@ -222,42 +238,76 @@ def test_best_is_never_worse_than_uniform_where_it_was_judged(tmp_path, layout, 
     compress(load(path), tmp_path / "b.safetensors", **common)
     found, uniform = loss(tmp_path / "a.safetensors"), loss(tmp_path / "b.safetensors")
     assert found <= uniform * (1 + 1e-4) + 1e-6  # float32 outputs
-    kept = best.allocation.kept
+    kept = allocation_of(best).kept
     assert kept.loss == pytest.approx(found, rel=1e-3, abs=1e-6)
-    assert kept.loss == min(c.loss for c in best.allocation.candidates if c.allowed)
-    assert best.allocation.measure == ("cross-entropy" if labelled else "divergence")
+    assert kept.loss == min(loss_of(c) for c in allocation_of(best).candidates if c.allowed)
+    assert allocation_of(best).measure == ("cross-entropy" if labelled else "divergence")
 
 
 def test_without_per_layer_only_what_is_not_larger_may_win(tmp_path):
     path = saved(tmp_path / "m.safetensors")
     done = shared(path, "best", rank=4, per_layer=False)
-    uniform = done.allocation.candidates[0]
+    uniform = allocation_of(done).candidates[0]
     assert (uniform.kind, uniform.allowed) == ("uniform", True)
-    assert done.allocation.kept.bytes_after <= uniform.bytes_after
-    for candidate in done.allocation.candidates:
+    assert allocation_of(done).kept.bytes_after <= uniform.bytes_after
+    for candidate in allocation_of(done).candidates:
         assert candidate.allowed == (candidate.bytes_after <= uniform.bytes_after)
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_the_bytes_of_a_candidate_are_those_of_the_file(tmp_path, per_layer):
     path = saved(tmp_path / "m.safetensors")
-    out = tmp_path / "out.safetensors"
     done = shared(path, "bound", rank=4, per_channel=True, per_layer=per_layer, dry_run=False, inputs=None)
-    assert done.output is not None
-    stored = load_file(done.output)
+    stored = load_file(written(done))
     assert sum(x.numel() * x.element_size() for x in stored.values()) == done.bytes_after
-    assert done.allocation.kept.bytes_after == done.bytes_after
-    assert not out.exists()
+    assert allocation_of(done).kept.bytes_after == done.bytes_after
 
 
 def test_the_record_tells_what_won(tmp_path):
     done = shared(saved(tmp_path / "m.safetensors"), "best", rank=4, dry_run=False)
-    record = json.loads(load(done.output).checkpoint.metadata["ssmtool"])["allocation"]
-    assert record["kept"] == done.allocation.kept.name
+    record = json.loads(load(written(done)).checkpoint.metadata["ssmtool"])["allocation"]
+    assert record["kept"] == allocation_of(done).kept.name
     assert set(record["scores"]) == {
         "uniform", "bound", "sensitivity", "bound, channels", "sensitivity, channels"
     }  # fmt: skip
     assert list(record["ranks"]) == [row.layer.name for row in done.layers]
+
+
+@pytest.mark.parametrize(("family", "variant"), CASES)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_every_family_can_share_its_states_out_by_the_bound(tmp_path, family, variant, per_channel):
+    path = write_folder(tmp_path / "model", *tiny(family, variant))
+    model = load(path, family=family)
+    rank = max(1, min(layer.order for layer in model.layers) // 2)
+    options, uniform = AllocateOptions("bound", per_channel), [Target("rank", rank)] * len(model.layers)
+    cuts = Cuts(model, model.layers, How(), None, per_layer=True, pad_to=None, device="cpu")
+    if per_channel and not any(own_poles(layer) for layer in model.layers):
+        with pytest.raises(UsageError, match="no layer has several systems"):
+            shared_out(cuts, uniform, options, None)
+        return
+    found = shared_out(cuts, uniform, options, None)
+    assert found.total == rank * sum(layer.systems for layer in model.layers)
+    assert found.total - max(layer.systems for layer in model.layers) < found.kept.states <= found.total
+    for layer, ranks in zip(model.layers, found.kept.ranks, strict=True):
+        system, width = cuts.reduced(layer, ranks)
+        assert system.systems == layer.systems
+        assert width <= layer.slots
+        assert (ranks >= 1).all()
+
+
+def own_poles(layer: Layer) -> bool:
+    return layer.systems > 1 and not layer.constraints.shared_poles and not layer.constraints.real_poles
+
+
+def test_unstable_states_stay_and_count(tmp_path):
+    tensors, config = tiny("neutral", "batch")
+    name = next(name for name in tensors if name.endswith("lambda_log"))
+    tensors[name][0, 0, 0] = 0.01  # one pair of the first system outside the unit circle
+    path = write_folder(tmp_path / "model", tensors, config)
+    done = shared(path, "bound", per_channel=True, inputs=None, rank=3)
+    assert states(done) == allocation_of(done).total
+    assert allocation_of(done).kept.ranks[0][0] >= 2
+    assert [row.orders.tolist() for row in done.layers] == [r.tolist() for r in allocation_of(done).kept.ranks]
 
 
 def test_uniform_is_what_it_was(tmp_path):
@@ -268,7 +318,7 @@ def test_uniform_is_what_it_was(tmp_path):
 
 def test_runs_twice_give_the_same(tmp_path):
     path = saved(tmp_path / "m.safetensors")
-    one, two = (shared(path, "best", rank=3, per_channel=True).allocation for _ in range(2))
+    one, two = (allocation_of(shared(path, "best", rank=3, per_channel=True)) for _ in range(2))
     assert [c.loss for c in one.candidates] == [c.loss for c in two.candidates]
     assert one.record() == two.record()
 
