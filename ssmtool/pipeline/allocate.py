@@ -170,7 +170,7 @@ def _by_sensitivity(
     first = _spent(
         rooms, [np.repeat(x, r.layer.systems, 0) for x, r in zip(shares, rooms, strict=True)], total, False, trials.cuts
     )
-    whole = [[int(ranks[0]) for ranks in plan] for plan in (*starts, first)]
+    whole = [np.array([ranks[0] for ranks in plan]) for plan in (*starts, first)]
     floors = [int(room.floors.max()) for room in rooms]
     return exchanged(trials, choosing, whole, floors, most, max(room.step for room in rooms), step)
 

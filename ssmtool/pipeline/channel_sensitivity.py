@@ -94,7 +94,7 @@ def _blended(trials: Trials, layer: Layer, rank: int) -> tuple[Tensors, Owners] 
         moving = np.abs(slope) > 1e-12 * np.abs(array).max(initial=0.0)
         if not moving.any():
             continue
-        ratio = np.divide(spread, slope, out=np.zeros_like(spread), where=moving).real
+        ratio = np.real(np.divide(spread, slope, out=np.zeros_like(spread), where=moving))
         owner = np.where(moving, np.rint(ratio).astype(np.int64) - 2, -1)
         # An entry of system s that is linear in C has moved s + 2 times as far.
         if (np.abs(ratio - np.rint(ratio))[moving] > 1e-3).any() or not (owner[moving] >= 0).all():

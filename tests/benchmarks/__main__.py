@@ -17,6 +17,7 @@ BENCHMARKS = {
     "refine": "Order against accuracy: truncated, refined without labels, refined on noise",
     "truncation": "Accuracy after dropping states, of models trained with and without regularisers",
     "selective": "Reduced Mamba and Mamba-2 language models against selection of states",
+    "allocation": "States shared out among layers and channels against the same for all, on sequential digits",
     "kernels": "Scans in C and Triton against plain PyTorch and other people's kernels",
 }
 HOURS = ("truncation",)
