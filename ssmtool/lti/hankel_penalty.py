@@ -159,11 +159,11 @@ def _siso(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: boo
     flags = torch.full(a.shape, real, dtype=torch.bool)
     L = kautz_factor(a, root, flags)
     values, E = torch.linalg.eigh(L.mT @ (J[:, :, None] * L), UPLO="L")
-    sigma, rank = values.abs().sort(dim=1, descending=True)
-    V = L @ E.gather(2, rank[:, None, :].expand_as(E))
-    sigma = torch.where(sigma < _SILENT, 0.0, sigma)
-    value, slope = function(sigma)
-    W = J[:, :, None] * V
+    sigma = torch.where(values.abs() < _SILENT, 0.0, values.abs())
+    descending, rank = sigma.sort(dim=1, descending=True)
+    value, slope = function(descending)
+    slope = slope.gather(1, rank.argsort(dim=1))
+    W = J[:, :, None] * (L @ E)
     ga, gb = _pull(_kernels(a), root[:, :, None], _weighted(W, sigma, slope))
     # The value depends on the residues alone: d/d(b c) = (d/db) / c at the scaled pair (root, sign * root).
     by_residue = gb[:, :, 0] / (sign * root).conj()
@@ -231,7 +231,7 @@ def _gramian(kernels: tuple[Tensor, Tensor], B: Tensor) -> Tensor:
 
 def _weighted(X: Tensor, sigma: Tensor, slope: Tensor) -> Tensor:
     """X diag(f'(sigma) / sigma) X^T over the values that are not negligible."""
-    kept = sigma > _NEGLIGIBLE * sigma[:, :1]
+    kept = sigma > _NEGLIGIBLE * sigma.amax(1, keepdim=True)
     weight = torch.where(kept, slope / torch.where(kept, sigma, 1.0), 0.0)
     return (X * weight[:, None]) @ X.mT
 
