@@ -51,14 +51,20 @@ class GradientMemory:
             rows = slice(turn % self.period, None, self.period)
             if len(range(len(a))[rows]):
                 fresh = function(a[rows], B[rows], C[rows])
-                for field in fields(Penalised):
-                    getattr(known, field.name)[rows] = getattr(fresh, field.name)
+                # copies: graphs that have not gone backward yet may hold the old ones
+                known = self.known[key] = Penalised(*(x.clone() for x in _parts(known)))
+                for old, new in zip(_parts(known), _parts(fresh), strict=True):
+                    old[rows] = new
         return attached(a, B, C, known)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Batch -> its values and gradients."""
-        return {key: [getattr(x, field.name) for field in fields(x)] for key, x in self.known.items()}
+        return {key: _parts(known) for key, known in self.known.items()}
 
     def load_state_dict(self, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Remember what `state_dict` returned."""
         self.known = {key: Penalised(*(x.clone() for x in parts)) for key, parts in state.items()}
+
+
+def _parts(known: Penalised) -> list[Tensor]:
+    return [getattr(known, field.name) for field in fields(known)]

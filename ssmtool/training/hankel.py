@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssmtool.errors import SsmtoolError, UsageError
+from ssmtool.errors import UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel_penalty import Penalised, check_finite_and_stable, evaluate
 from ssmtool.lti.spectral_functions import SpectralFunction
@@ -92,13 +92,11 @@ class HankelRegularizer:
         """
         step, self.step = self.step, self.step + 1
         draw = np.random.default_rng([self.seed, step])
-        found = [(layer, *self._drawn(system, draw)) for layer, system in self.live.systems()]
-        try:
-            total = self._total(found, step)
-        except SsmtoolError:
-            for layer, system, _ in found:
-                check_finite_and_stable(*tensors_of(system), layer.name)
-            raise
+        found = []
+        for layer, system in self.live.systems():
+            check_finite_and_stable(*tensors_of(system), layer.name)
+            found.append((layer, *self._drawn(system, draw)))
+        total = self._total(found, step)
         return (self.weight * total).to(scalar_dtype(self.live.model))
 
     @torch.no_grad()
@@ -132,8 +130,8 @@ class HankelRegularizer:
         batches: dict[tuple, list[tuple[Layer, DiagonalSystem]]] = {}
         for layer, system, share in found:
             a, B, C = tensors_of(system)
-            check_finite_and_stable(a, B, C)  # those whose turn it is not, too
-            batches.setdefault((share, system.real, a.device, B.shape[1:], C.shape[1:]), []).append((layer, system))
+            key = (share, system.real, a.device, B.shape[1:], C.shape[1:])
+            batches.setdefault(key, []).append((layer, system))
         parts, position = [], 0
         for (share, real, *_), members in batches.items():
             a, B, C = (torch.cat(x) for x in zip(*(tensors_of(system) for _, system in members), strict=True))

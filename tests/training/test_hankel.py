@@ -6,6 +6,8 @@ Truth is `hankel_singular_values` of the systems that the families make of the s
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import ssmtool.training
 from ssmtool import plugins
 from ssmtool.errors import FamilyError, UnstableError, UsageError
 from ssmtool.lti.hankel import hankel_singular_values
@@ -169,6 +172,17 @@ def test_refreshing_takes_turns_and_reuses_gradients() -> None:
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=0)
 
 
+def test_steps_may_be_accumulated_before_going_backward() -> None:
+    system = samples.ring(4, 3)
+    model = holder(neutral(system))
+    regularizer = HankelRegularizer(model, 1.0, refresh=2)
+    torch.stack([regularizer() for _ in range(4)]).sum().backward()
+    single = holder(neutral(system))
+    HankelRegularizer(single, 4.0)().backward()
+    for p, q in zip(model.parameters(), single.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=0)
+
+
 def test_a_resumed_run_reuses_the_same_gradients() -> None:
     def run(model: nn.Module, regularizer: HankelRegularizer, steps: int) -> list[float]:
         optimizer, values = torch.optim.SGD(model.parameters(), 1e-3), []
@@ -233,3 +247,11 @@ def test_options_out_of_range_and_models_without_layers() -> None:
         HankelRegularizer(model, family="s6")
     with pytest.raises(FamilyError, match="no known state-space layer among the 2 tensors of Linear"):
         HankelRegularizer(nn.Linear(2, 2))
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import sys, ssmtool.training; print('torch' in sys.modules, 'HankelRegularizer' in dir(ssmtool.training))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'Regularizer'"):
+        ssmtool.training.Regularizer  # noqa: B018
