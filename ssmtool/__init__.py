@@ -8,6 +8,11 @@
     ssmtool.validate(model, ssmtool.load(done.output)).passed
     ssmtool.evaluate("smaller.safetensors", task="digits").accuracy
 
+A reduced model is fitted to the original on inputs without labels (docs/refine.md), in place, as PyTorch modules:
+
+    options = ssmtool.RefineOptions(steps=300, outputs="classes")
+    ssmtool.refine(original, reduced, inputs, options=options).outputs.after
+
 and for selective models, which are measured on tokens (docs/selective.md):
 
     model = ssmtool.load("mamba2-370m")
@@ -40,6 +45,7 @@ from ssmtool.version import __version__
 if TYPE_CHECKING:
     from ssmtool.pipeline.compress import compress
     from ssmtool.pipeline.model import load
+    from ssmtool.pipeline.refine import RefineOptions, refine
     from ssmtool.pipeline.runner import open_runner
     from ssmtool.pipeline.selective_compress import compress_selective
     from ssmtool.pipeline.selective_hsv import calibrated_hsv
@@ -55,6 +61,7 @@ __all__ = [
     "MismatchError",
     "OutputError",
     "ReductionError",
+    "RefineOptions",
     "RefitOptions",
     "SsmtoolError",
     "TokenSource",
@@ -68,10 +75,12 @@ __all__ = [
     "load",
     "open_runner",
     "read_tokens",
+    "refine",
     "validate",
 ]
 
 _HOME = {
+    "RefineOptions": "ssmtool.pipeline.refine",
     "RefitOptions": "ssmtool.selective.refit",
     "TokenSource": "ssmtool.pipeline.tokens",
     "calibrated_hsv": "ssmtool.pipeline.selective_hsv",
@@ -81,6 +90,7 @@ _HOME = {
     "load": "ssmtool.pipeline.model",
     "open_runner": "ssmtool.pipeline.runner",
     "read_tokens": "ssmtool.pipeline.tokens",
+    "refine": "ssmtool.pipeline.refine",
     "validate": "ssmtool.pipeline.validate",
 }
 

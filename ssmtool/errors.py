@@ -54,5 +54,9 @@ class CalibrationError(SsmtoolError):
     """Tokens that do not determine what was to be measured on them."""
 
 
+class DataError(SsmtoolError):
+    """Files of a task that are missing, damaged, or of another format."""
+
+
 class MismatchError(SsmtoolError):
     """Two checkpoints that do not belong together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssmtool import plugins
 
 FAMILIES = "ssmtool.families"
+LAYOUTS = "ssmtool.reference.layouts"
 METHODS = "ssmtool.reductions"
 TASKS = "ssmtool.training.tasks"
 
@@ -12,6 +13,11 @@ TASKS = "ssmtool.training.tasks"
 def families(incomplete: str) -> list[str]:
     """Families whose name starts with what was typed."""
     return _starting(FAMILIES, incomplete)
+
+
+def layouts(incomplete: str) -> list[str]:
+    """Layouts of reference models whose name starts with what was typed."""
+    return _starting(LAYOUTS, incomplete)
 
 
 def methods(incomplete: str) -> list[str]:

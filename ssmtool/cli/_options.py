@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,6 +65,16 @@ DeviceOption = Annotated[
 ]
 
 BackendOption = Annotated[Backend, typer.Option("--backend", help=BACKEND_HELP)]
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder with the files of a task that reads any: imdb, scifar, smnist.",
+        show_default="$SSMTOOL_DATA",
+    ),
+]
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of text (fields: docs/json.md).")

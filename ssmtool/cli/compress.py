@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ssmtool import plugins
-from ssmtool.cli import _complete
 from ssmtool.cli._drop_blocks import drop
 from ssmtool.cli._options import (
     Device,
@@ -23,6 +21,21 @@ from ssmtool.cli._options import (
 )
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
+from ssmtool.cli._reduction import (
+    BandOption,
+    CalibrateOption,
+    CodeOption,
+    ControlOption,
+    FinalOption,
+    HorizonOption,
+    MethodOption,
+    OutputsOption,
+    PadOption,
+    RefineOption,
+    ResiduesOption,
+    ScoreOption,
+    parsed_band,
+)
 from ssmtool.cli._selective import selective_compress
 from ssmtool.cli._tokens import (
     BytesOption,
@@ -39,6 +52,8 @@ from ssmtool.selective.choices import Export, Select
 EXAMPLES = examples(
     "ssmtool compress model.safetensors --rank 16",
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
+    "ssmtool compress model.safetensors --rank 8 --method best",
+    "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate inputs.npy",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",
@@ -83,15 +98,18 @@ def command(
             "--budget", metavar="SHARE", help="Share of the states to keep, between 0 and 1; the same in every layer."
         ),
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            metavar="NAME",
-            autocompletion=_complete.methods,
-            help=f"How to reduce: {', '.join(plugins.names(_complete.METHODS))}.",
-        ),
-    ] = "balanced",
+    method: MethodOption = None,
+    score: ScoreOption = "last",
+    horizon: HorizonOption = None,
+    band: BandOption = None,
+    residues: ResiduesOption = False,
+    calibrate: CalibrateOption = None,
+    model_code: CodeOption = None,
+    refine: RefineOption = None,
+    final: FinalOption = None,
+    outputs: OutputsOption = None,
+    control: ControlOption = False,
+    pad_to: PadOption = None,
     export: Annotated[
         Export | None,
         typer.Option(
@@ -167,6 +185,7 @@ def command(
     targets = {"rank": rank, "energy": energy, "error": error, "budget": budget}
     if drop_blocks is not None:
         others = {**targets, "export": export, "select": select, "refit": refit, "layers": layers or None}
+        others |= {"refine": refine, "calibrate": calibrate, "pad-to": pad_to}
         clash = next((name for name, value in others.items() if value is not None), "per_layer" if per_layer else None)
         if clash is not None:
             raise UsageError(
@@ -178,8 +197,16 @@ def command(
         drop(found, source, output, drop_blocks, dry_run, where, {**given, **rest} if json else None, quiet)
         return
     if not any(layer.lti for layer in found.select(layers)):
-        if per_layer:
-            raise UsageError("--per-layer is for linear time-invariant layers")
+        linear_only = {"per-layer": per_layer, "calibrate": calibrate, "residues": residues, "refine": refine}
+        linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
+        linear_only |= {"final": final is not None, "outputs": outputs, "control": control}
+        linear_only |= {"method": method, "score": score != "last"}
+        for name, value in linear_only.items():
+            if value:
+                raise UsageError(
+                    f"--{name} is for linear time-invariant layers",
+                    remedy="Selective layers are refitted on tokens: --refit STEPS --tokens FILE",
+                )
         how = {"export": export, "select": select, "refit": refit, "layers": layers, "dry_run": dry_run, "seed": seed}
         given = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "output": output, "family": family}
         selective_compress(
@@ -194,33 +221,75 @@ def command(
         )
         return
     if source is not None or export or select or refit is not None:
-        raise UsageError("--export, --select, --refit and tokens are for selective layers, and none is selected")
+        raise UsageError(
+            "--export, --select, --refit and tokens are for selective layers, and none is selected",
+            remedy="Linear time-invariant layers are refined by --refine STEPS --calibrate FILE" if refit else "",
+        )
     skipped = [layer for layer in found.select(layers) if not layer.lti]
+    how = {"method": method, "score": score, "horizon": horizon, "band": parsed_band(band), "residues": residues}
+    how |= {"layers": layers, "per_layer": per_layer, "pad_to": pad_to, "dry_run": dry_run}
     with Bar(quiet) as bar:
         done = compress(
             found,
             output,
-            rank=rank,
-            energy=energy,
-            error=error,
-            budget=budget,
-            method=method,
-            layers=layers,
-            per_layer=per_layer,
-            dry_run=dry_run,
+            **targets,  # type: ignore[arg-type]
+            **how,  # type: ignore[arg-type]
+            **_running(calibrate, model_code, refine, final, outputs, control, seed),
             device=where,
             progress=bar.layer,
+            step=lambda name, done, total: bar.step(name, done, total, "steps"),
         )
     if json:
         from ssmtool.report.documents import compress_document
         from ssmtool.report.json_text import json_text
 
-        rest = {"method": method, "layers": layers, "per_layer": per_layer, "dry_run": dry_run}
-        options = {**targets, **rest, "output": output, "family": family, "device": device.value}
+        fitting = {"calibrate": calibrate, "model_code": model_code, "refine": refine, "final": final}
+        fitting |= {"outputs": outputs, "control": control, "seed": seed}
+        options = {**targets, **how, **fitting, "output": output, "family": family, "device": device.value}
         emit(json_text(compress_document(found, done, skipped, options)))
     elif quiet:
         emit(str(done.output or ""))
     else:
         from ssmtool.report.text.compress import compress_text
 
-        emit(compress_text(found, done, skipped, method=method, family=family))
+        emit(compress_text(found, done, skipped, family=family))
+
+
+def _running(
+    calibrate: Path | None,
+    code: str | None,
+    steps: int | None,
+    final: int | None,
+    outputs: str | None,
+    control: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """What running the model takes. Raises UsageError, CheckpointError, CalibrationError."""
+    from ssmtool.errors import UsageError
+
+    for name, value, needed, other in (
+        ("model-code", code, calibrate, "--calibrate FILE"),
+        ("refine", steps, calibrate, "--calibrate FILE"),
+        ("final", final, steps, "--refine STEPS"),
+        ("outputs", outputs, steps, "--refine STEPS"),
+        ("control", control or None, steps, "--refine STEPS"),
+    ):
+        if value is not None and needed is None:
+            raise UsageError(f"--{name} needs {other}")
+    if outputs not in (None, "classes", "values"):
+        raise UsageError(f"--outputs {outputs!r} is neither classes nor values")
+    if calibrate is None:
+        return {}
+    from ssmtool.pipeline.inputs import read_inputs
+    from ssmtool.pipeline.live import load_build
+    from ssmtool.pipeline.refine import RefineOptions
+
+    array = read_inputs(calibrate).array
+    kind = outputs or ("classes" if code is None or array.dtype.kind == "i" else "values")
+    options = None if steps is None else RefineOptions(steps, final, outputs=kind, seed=seed)  # type: ignore[arg-type]
+    return {
+        "inputs": array,
+        "build": None if code is None else load_build(code),
+        "refine": options,
+        "control": control,
+    }

@@ -10,6 +10,7 @@ from ssmtool import plugins
 from ssmtool.cli import _complete
 from ssmtool.cli._options import (
     CHECKPOINT,
+    DataOption,
     Device,
     DeviceOption,
     FamilyOption,
@@ -35,11 +36,12 @@ def command(
         str,
         typer.Option(
             "--task",
-            metavar="NAME",
+            metavar="NAME[:OPTION=VALUE,...]",
             autocompletion=_complete.tasks,
-            help=f"What to classify: {', '.join(plugins.names(_complete.TASKS))}.",
+            help=f"What to classify: {', '.join(plugins.names(_complete.TASKS))}; options of each: docs/train.md.",
         ),
     ] = "digits",
+    data: DataOption = None,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     json: JsonOption = False,
@@ -62,12 +64,12 @@ def command(
     with Bar(quiet) as bar:
         for count, checkpoint in enumerate(checkpoints):
             bar.step(checkpoint.path.name, count, len(checkpoints), "checkpoints")
-            results.append(evaluate(checkpoint, task, where))
+            results.append(evaluate(checkpoint, task, where, data))
     if json:
         from ssmtool.report.documents import evaluate_document
         from ssmtool.report.json_text import json_text
 
-        options = {"task": task, "family": family, "device": device.value}
+        options = {"task": task, "data": data, "family": family, "device": device.value}
         emit(json_text(evaluate_document(checkpoints, results, options)))
     elif quiet:
         emit("\n".join(f"{result.accuracy:.4f}" for result in results))

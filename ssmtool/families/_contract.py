@@ -13,6 +13,7 @@ A family module defines
 and, where its layers are linear and time-invariant,
     to_system(layer, arrays) -> DiagonalSystem | DenseSystem
     from_system(layer, arrays, system) -> dict[str, np.ndarray | None]
+    STEPS: tuple[str, ...]          roles that only rescale time (steps of discretisation); may be left out
 
 or, where they are selective (Layer.lti is False),
     to_mixers(layer, arrays) -> tuple[DiagonalMixer | ScalarMixer, ...]      added up; several for bidirectional layers

@@ -38,6 +38,7 @@ from ssmtool.lti.systems import DiagonalSystem
 SUMMARY = "DSS: N complex modes shared by all channels; softmax, exp and clip versions"
 REFERENCE = "Gupta, Gu, Berant, NeurIPS 2022, arXiv:2203.14343; ag1988/dss, standalone/dss.py"
 VARIANTS = ("softmax", "softmax-bidirectional", "exp", "exp-re-im", "exp-no-scale", "clip", "clip-no-scale")
+STEPS = ("log_dt",)
 
 # Lambda tensors -> the versions that store them, the class default first.
 _VERSIONS = {

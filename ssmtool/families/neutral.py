@@ -39,6 +39,7 @@ REFERENCE = "docs/neutral-format.md"
 VARIANTS = ("siso", "mimo", "batch", "with-dt", "dt-per-slot")
 
 LEAVES = ("lambda_log", "B", "C", "D", "dt")
+STEPS = ("dt",)
 
 
 def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) -> tuple[Layer, ...]:

@@ -33,6 +33,7 @@ from ssmtool.lti.systems import DiagonalSystem, System
 
 __all__ = [
     "REFERENCE",
+    "STEPS",
     "SUMMARY",
     "VARIANTS",
     "forward",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 SUMMARY = "S4 and S4D (V3, V4): diagonal, real diagonal, diagonal plus low rank; one or two directions"
+STEPS = ("dt",)
 REFERENCE = "Gu, Goel, Ré, ICLR 2022, arXiv:2111.00396; Gu et al., arXiv:2206.11893; state-spaces/s4 v3.0.0, v4.0.0"
 
 

@@ -24,6 +24,7 @@ from ssmtool.lti.systems import DiagonalSystem
 SUMMARY = "S4D (standalone file): H diagonal single-input systems, zero-order hold"
 REFERENCE = "Gu et al., 2022, arXiv:2206.11893; state-spaces/s4, models/s4/s4d.py"
 VARIANTS = ("s4d",)
+STEPS = ("log_dt",)
 
 _LAYOUT = {
     "D": "H",

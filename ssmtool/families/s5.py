@@ -37,6 +37,7 @@ REFERENCE = "Smith, Warrington, Linderman, ICLR 2023 (arXiv:2208.04933); github.
 VARIANTS = ("jax", "jax-bilinear", "jax-bidirectional", "jax-bidirectional-2p", "jax-full")
 
 LEAVES = ("Lambda_re", "Lambda_im", "B", "C", "C1", "C2", "D", "log_step")
+STEPS = ("log_step",)
 CLIP = 1e-4  # clip_eigs keeps Re lam at or below -CLIP
 # Both signs among Lambda_im in this share mean pairs; a few crossings of the real axis in training do not.
 PAIRED_SHARE = 0.25

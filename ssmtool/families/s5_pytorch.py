@@ -34,6 +34,7 @@ REFERENCE = "github.com/i404788/s5-pytorch 0.2.1, after Smith, Warrington, Linde
 VARIANTS = ("torch", "torch-bidirectional")
 
 LEAVES = ("Lambda", "B", "C", "D", "log_step")
+STEPS = ("log_step",)
 
 
 def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) -> tuple[Layer, ...]:

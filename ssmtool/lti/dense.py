@@ -59,11 +59,23 @@ def _real(factor: NDArray[np.complexfloating]) -> np.ndarray:
 
 def stable_part(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The part of one dense system with poles inside the unit circle, decoupled from the rest, and the rest's order."""
+    stable, rest = decouple(A, B, C)
+    return *stable, rest[0].shape[0]
+
+
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def decouple(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> tuple[Triple, Triple]:
+    """Two triples (A, B, C) whose sum is the given one: poles inside the unit circle, and the others.
+
+    The ordered Schur form T = [[T1, T12], [0, T2]] becomes block diagonal by X with T1 X - X T2 + T12 = 0.
+    """
     # "iuc" would count eigenvalues on the circle as inside; the callable's arguments differ between SciPy versions.
     T, Z, *inside = linalg.schur(A, output="real", sort=lambda re, im=0.0: abs(complex(re) + 1j * im) < 1)
     k = int(inside[0])
     if k == A.shape[0]:
-        return A, B, C, 0
-    X = linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:])
+        return (A, B, C), (A[:0, :0], B[:0], C[:, :0])
     Zb, Zc = Z.T @ B, C @ Z
-    return T[:k, :k], Zb[:k] - X @ Zb[k:], Zc[:, :k], A.shape[0] - k
+    X = linalg.solve_sylvester(T[:k, :k], -T[k:, k:], -T[:k, k:]) if k else T[:0, :]
+    return (T[:k, :k], Zb[:k] - X @ Zb[k:], Zc[:, :k]), (T[k:, k:], Zb[k:], Zc[:, k:] + Zc[:, :k] @ X)

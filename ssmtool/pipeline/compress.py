@@ -11,19 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmtool import plugins
 from ssmtool.checkpoint import Rewrite
-from ssmtool.errors import ReductionError, UnstableError, UsageError
-from ssmtool.families._contract import Layer
-from ssmtool.lti.norms import difference, h2_norm, hinf_norm
-from ssmtool.lti.stability import unstable_states
-from ssmtool.lti.systems import DiagonalSystem, System, without_feedthrough
+from ssmtool.errors import ReductionError, UsageError
+from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
+from ssmtool.pipeline.live import Build
+from ssmtool.pipeline.methods import How, checked
 from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
-from ssmtool.pipeline.storage import coarsest_dtype, layer_bytes, reread, store, tensor_bytes
-from ssmtool.reductions._contract import Result, Target
-
-REDUCTIONS = "ssmtool.reductions"
+from ssmtool.pipeline.reduce import reduce_layer
+from ssmtool.pipeline.refine import RefineOptions, Step
+from ssmtool.pipeline.refine_checkpoint import refine_checkpoint
+from ssmtool.pipeline.resume import Resume, code_digest
+from ssmtool.pipeline.storage import Tensors, layer_bytes, store
+from ssmtool.pipeline.targets import asked
+from ssmtool.pipeline.workbench import Workbench
+from ssmtool.reductions._contract import Result
 
 
 def compress(
@@ -34,12 +36,22 @@ def compress(
     energy: float | None = None,
     error: float | None = None,
     budget: float | None = None,
-    method: str = "balanced",
+    method: str | None = None,
+    score: str = "last",
+    horizon: int | None = None,
+    band: tuple[float, float] | None = None,
+    residues: bool = False,
+    inputs: np.ndarray | None = None,
+    build: Build | None = None,
+    refine: RefineOptions | None = None,
+    control: bool = False,
     layers: Iterable[str] | None = None,
     per_layer: bool = False,
+    pad_to: int | None = None,
     dry_run: bool = False,
     device: str = "auto",
     progress: LayerProgress | None = None,
+    step: Step = lambda name, done, total: None,
 ) -> Compression:
     """Reduce the state of the selected layers and write a checkpoint of the same family.
 
@@ -51,63 +63,111 @@ def compress(
         error: largest H-infinity error relative to the Hankel norm, met through the a priori bound and checked on the
             stored tensors.
         budget: share of all states to keep, in (0, 1): the same share of every layer.
-        method: a reduction's name.
+        method: a reduction's name, or "best": per layer the one with the least measured error. None is "balanced", and
+            "time_limited" to the length of `inputs` where the result is refined: a better start.
+        score, horizon, band: of the methods that take them, see `How`.
+        residues: refit the output weights of the result on the original's impulse response.
+        inputs: (K, L, ...) what the model is used on, without labels: for calibrated methods and for `refine`.
+        build: makes the model of a state_dict, for running it on `inputs`; None for the reference models.
+        refine: fit the reduced layers to the original on `inputs`; rank then counts stored slots, two states each.
+        control: the same fit on white noise beside it, to show what the data are worth.
         layers: names or globs of the layers to reduce; all by default.
         per_layer: let layers have different state sizes. By default every reduced layer gets the size the largest
             needs, so that the original model code loads the result with one state size changed.
+        pad_to: store a multiple of so many slots.
         dry_run: everything but the writing.
         device, progress: as in `Model.hsv`.
+        step: called with (layer or "model", steps done, steps) during the refinement.
 
     Raises:
-        UsageError: not exactly one target, or one out of range.
-        UnstableError: a selected layer has an eigenvalue on or outside the unit circle.
+        UsageError: not exactly one target, or one out of range; a method without what it needs.
         ReductionError: the target cannot be met, or nothing would become smaller.
+        CalibrationError: inputs that determine nothing.
         CheckpointError, FamilyError, OutputError: reading, interpreting or writing fails.
     """
     chosen = linear(model.select(layers))
-    targets, description, word = _targets(chosen, rank=rank, energy=energy, error=error, budget=budget)
-    if method not in plugins.names(REDUCTIONS):
-        raise UsageError(f"there is no method {method!r}", remedy=f"Methods: {', '.join(plugins.names(REDUCTIONS))}")
+    wish = asked(chosen, rank=rank, energy=energy, error=error, budget=budget)
+    if refine is not None:
+        if inputs is None:
+            raise UsageError("a refinement needs calibration inputs", remedy="Give --calibrate FILE")
+        if method is None:
+            method, horizon = "time_limited", horizon or inputs.shape[1]
+    how = How(method or "balanced", score, horizon, band, residues, least_slots=refine is not None)
+    how = checked(how, calibrated=inputs is not None)
+    if pad_to is not None and pad_to < 1:
+        raise UsageError(f"--pad-to {pad_to} is not a positive number of slots")
     with ExitStack() as stack:
-        rewrite = None
+        rewrite, destination = None, Path()
         if not dry_run:
-            rewrite = stack.enter_context(Rewrite(model.checkpoint, output or default_output(model, word)))
+            destination = Path(output or default_output(model, wish.word))
+            rewrite = stack.enter_context(Rewrite(model.checkpoint, destination))
         # Hashing gigabytes takes as long as reducing them: both at once.
         digest = stack.enter_context(ThreadPoolExecutor(1)).submit(model.checkpoint.sha256)
+        bench = None if inputs is None else Workbench(model, build, inputs)
         done: list[tuple[LayerReduction, Result]] = []
-        for layer, target in zip(chosen, targets, strict=True):
-            step = None if progress is None else (lambda n, total, layer=layer: progress(layer, n, total))
-            done.append(_reduce(model, layer, target, method, device, step))
-        widths = _widths(done, per_layer)
+        for layer, target in zip(chosen, wish.targets, strict=True):
+            bar = None if progress is None else (lambda n, total, layer=layer: progress(layer, n, total))
+            seen = None if bench is None or how.method == "subset" else bench.seen(layer, how)
+            system = model.system(layer)
+            done.append(reduce_layer(model, layer, system, target, how, seen=seen, device=device, progress=bar))
+        widths = _padded(_widths(done, per_layer), pad_to)
         if all(
             width >= layer.slots and not layer.constraints.export for (layer, width) in zip(chosen, widths, strict=True)
         ):
-            raise _nothing_smaller(done, description)
+            raise _nothing_smaller(done, wish.description)
         rows: list[LayerReduction] = []
+        stored: dict[str, Tensors] = {}
         config = model.checkpoint.config
         for (row, result), width in zip(done, widths, strict=True):
             if width >= row.layer.slots and not row.layer.constraints.export:
                 rows.append(_untouched(row, result))
                 continue
-            tensors = store(model, row.layer, result.system, width)
+            stored[row.layer.name] = tensors = store(model, row.layer, result.system, width)
             bytes_before, bytes_after = layer_bytes(model, row.layer, tensors)
             rows.append(replace(row, slots=width, bytes_before=bytes_before, bytes_after=bytes_after))
-            if rewrite is not None:
-                for name, (array, dtype) in tensors.items():
-                    rewrite.drop(name) if array is None else rewrite.put(name, array, dtype)
             if config is not None:
                 config = family_of(row.layer).reduced_config(config, row.layer, width)
+        refinement = noise = None
+        resume = None
+        if refine is not None and bench is not None:
+            if rewrite is not None:
+                facts = {"source": digest.result(), "inputs": bench.digest, "target": wish.description, **vars(how)}
+                facts |= {"slots": [(row.layer.name, row.slots) for row in rows], "model code": code_digest(build)}
+                resume = Resume(_left_beside(destination), {**facts, **vars(refine)})
+            rows, stored, refinement, noise = refine_checkpoint(
+                bench, rows, stored, config, refine, control=control, device=device, step=step, resume=resume
+            )
         change = sum(row.bytes_after - row.bytes_before for row in rows)
         before = model.checkpoint.data_bytes
-        sha256 = digest.result()
-        summary = Compression(model.checkpoint.path, None, description, tuple(rows), before, before + change, sha256)
+        summary = Compression(
+            source=model.checkpoint.path,
+            output=None,
+            target=wish.description,
+            layers=tuple(rows),
+            bytes_before=before,
+            bytes_after=before + change,
+            source_sha256=digest.result(),
+            how=how,
+            refinement=refinement,
+            control=noise,
+        )
         if rewrite is None:
             return summary
+        for tensors in stored.values():
+            for name, (array, dtype) in tensors.items():
+                rewrite.drop(name) if array is None else rewrite.put(name, array, dtype)
         rewrite.config = config
         rewrite.metadata = {"ssmtool": json.dumps(provenance(summary))}
         rewrite.card = card(summary)
         path = rewrite.commit()
+        if resume is not None:
+            resume.forget()
         return replace(summary, output=Path(path), skipped=tuple(rewrite.skipped))
+
+
+def _left_beside(destination: Path) -> Path:
+    """The file an interrupted refinement goes on from."""
+    return destination.with_name(f".{destination.name}.refine")
 
 
 def default_output(model: Model, word: str) -> Path:
@@ -122,99 +182,6 @@ def default_output(model: Model, word: str) -> Path:
     return path.with_name(f"{path.name}-{word}")
 
 
-def _targets(layers: tuple[Layer, ...], **given: float | None) -> tuple[list[Target], str, str]:
-    """One target per layer, its description, and the word for a derived file name. Raises UsageError."""
-    asked = {kind: value for kind, value in given.items() if value is not None}
-    if len(asked) != 1:
-        raise UsageError(
-            f"{len(asked)} targets given", remedy="Give exactly one of --rank, --energy, --error and --budget"
-        )
-    kind, value = next(iter(asked.items()))
-    if kind == "rank":
-        for layer in layers:
-            if not 1 <= value <= layer.order:
-                raise UsageError(
-                    f"rank {value:g} is not between 1 and the order {layer.order}",
-                    where=layer.name,
-                    remedy="--rank counts states of the real system: a conjugate pair counts two",
-                )
-        return [Target("rank", value)] * len(layers), f"rank {value:g}", f"rank{value:g}"
-    if kind == "error" and not 0 < value < float("inf"):
-        raise UsageError(f"--error {value:g} is not a positive number")
-    if kind in ("energy", "budget") and not 0 < value < 1:
-        raise UsageError(f"--{kind} {value:g} is not between 0 and 1")
-    if kind == "budget":
-        orders = [max(1, int(value * layer.order + 1e-9)) for layer in layers]
-        return [Target("rank", r) for r in orders], f"budget {value:g}", f"budget{value:g}"
-    chosen = Target("energy" if kind == "energy" else "error", value)
-    return [chosen] * len(layers), f"{kind} {value:g}", f"{kind}{value:g}"
-
-
-def _reduce(
-    model: Model, layer: Layer, target: Target, method: str, device: str, progress
-) -> tuple[LayerReduction, Result]:
-    """One layer: its reduction, and the errors of what would be stored."""
-    arrays = model.arrays(layer)
-    system = family_of(layer).to_system(layer, arrays)
-    unstable = unstable_states(system)
-    if unstable.any():
-        raise UnstableError(
-            f"{int(unstable.sum())} states of {int((unstable > 0).sum())} of {layer.systems} systems have an "
-            "eigenvalue on or outside the unit circle and cannot be truncated",
-            where=layer.name,
-            remedy="Leave the layer out with --layers; ssmtool hsv shows these states",
-        )
-    if layer.constraints.shared_poles or layer.constraints.real_poles:
-        if method not in ("balanced", "subset"):
-            raise ReductionError(
-                f"its layout shares poles among channels or stores real ones, which --method {method} cannot respect",
-                where=layer.name,
-                remedy="Use --method subset",
-            )
-        method = "subset"  # balanced truncation moves the poles of every channel; the result says what was done
-    reduction = plugins.load(REDUCTIONS, method)
-    best, tightened = np.inf, target
-    # The bound of --error says nothing about the rounding of storage: ask for more until what is stored meets it.
-    for _ in range(4 if target.kind == "error" else 1):
-        result = reduction.reduce(system, tightened, device=device, progress=progress)
-        row = _measure(model, layer, system, result, method, device)
-        best = min(best, row.hinf_relative)
-        if target.kind != "error" or row.hinf_relative <= target.share:
-            return row, result
-        tightened = Target("error", tightened.share / 4)
-    raise ReductionError(
-        f"the error {target.share:g} cannot be met: the best reachable is {best:.2g} (H-infinity error relative to the "
-        "Hankel norm)",
-        where=layer.name,
-        remedy=f"Rounding to the stored {coarsest_dtype(model, layer)} is part of the error; ask for a larger one",
-    )
-
-
-def _measure(model: Model, layer: Layer, system: System, result: Result, method: str, device: str) -> LayerReduction:
-    """Errors of the reduced layer as it would be stored and read again."""
-    width = max(1, int(result.slots.max(initial=1)))
-    stored = reread(model, layer, store(model, layer, result.system, width))
-    error = difference(without_feedthrough(system), without_feedthrough(stored))
-    size = sum(tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
-    return LayerReduction(
-        layer=layer,
-        method=method,
-        slots=width,
-        orders=result.orders,
-        hankel_norm=result.spectrum.sigma[:, 0],
-        # By the triangle inequality: original to truncation (a priori) plus truncation to what is stored (measured).
-        bound=result.bound
-        + result.diagonal_error
-        + hinf_norm(difference(without_feedthrough(result.system), without_feedthrough(stored)), device),
-        hinf=hinf_norm(error, device),
-        h2=h2_norm(error, device),
-        h2_norm=h2_norm(without_feedthrough(system), device),
-        bytes_before=size,
-        bytes_after=size,
-        remarks=result.remarks + ((layer.note,) if layer.note and layer.constraints.export else ()),
-    )
-
-
 def _widths(done: list[tuple[LayerReduction, Result]], per_layer: bool) -> list[int]:
     """Slots each layer is stored with: its own, or the largest of its family."""
     own = [row.slots for row, _ in done]
@@ -223,6 +190,11 @@ def _widths(done: list[tuple[LayerReduction, Result]], per_layer: bool) -> list[
     key = [(row.layer.family, row.layer.variant) for row, _ in done]
     largest = {k: max(w for w, other in zip(own, key, strict=True) if other == k) for k in key}
     return [largest[k] for k in key]
+
+
+def _padded(widths: list[int], multiple: int | None) -> list[int]:
+    """Widths rounded up to a multiple."""
+    return widths if multiple is None else [-(-width // multiple) * multiple for width in widths]
 
 
 def _untouched(row: LayerReduction, result: Result) -> LayerReduction:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssmtool.families._contract import Layer
+from ssmtool.pipeline.methods import How
+from ssmtool.pipeline.refine import Refinement
 from ssmtool.version import __version__
 
 
@@ -28,6 +30,8 @@ class LayerReduction:
         h2: (S,) measured H2 error.  h2_norm: (S,) H2 norm of the original, without D.
         bytes_before, bytes_after: of the layer's state-space tensors.
         remarks: what the user should know.
+        tried: (method, error) of every method that was compared, the simplest first; empty if one was asked for.
+        refined: whether it was fitted to the original on calibration inputs afterwards.
     """
 
     layer: Layer
@@ -42,6 +46,8 @@ class LayerReduction:
     bytes_before: int
     bytes_after: int
     remarks: tuple[str, ...] = ()
+    tried: tuple[tuple[str, float], ...] = ()
+    refined: bool = False
 
     @property
     def bound_relative(self) -> float:
@@ -70,6 +76,8 @@ class Compression:
         bytes_before, bytes_after: tensor bytes of the whole checkpoint.
         source_sha256: hash of the input.
         skipped: files of the input that did not go along.
+        how: the method.
+        refinement: what a refinement reached; control: the same on white noise instead of the calibration inputs.
     """
 
     source: Path
@@ -80,6 +88,9 @@ class Compression:
     bytes_after: int
     source_sha256: str
     skipped: tuple[str, ...] = ()
+    how: How = field(default_factory=How)
+    refinement: Refinement | None = None
+    control: Refinement | None = None
 
 
 def provenance(summary: Compression) -> dict[str, Any]:
@@ -92,6 +103,7 @@ def provenance(summary: Compression) -> dict[str, Any]:
             {
                 "name": row.layer.name,
                 "method": row.method,
+                "refined": row.refined,
                 "slots": row.slots,
                 "orders": [int(row.orders.min()), int(row.orders.max())],
                 "bound": [None if np.isnan(x) else float(f"{x:.7g}") for x in row.bound],

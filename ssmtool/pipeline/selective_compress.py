@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
 from ssmtool.families._contract import Layer
+from ssmtool.fitting import Fit
 from ssmtool.pipeline.calibrate import calibrate
 from ssmtool.pipeline.compress import default_output
 from ssmtool.pipeline.model import Model, family_of
@@ -25,7 +26,7 @@ from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.language import Runner
-from ssmtool.selective.refit import Refit, RefitOptions
+from ssmtool.selective.refit import RefitOptions
 from ssmtool.selective.spectrum import CalibratedSpectrum, calibrated_spectrum
 
 AnyChoice = TypeVar("AnyChoice", Export, Select)
@@ -97,7 +98,7 @@ def compress_selective(
         if export is Export.stock and how is Select.taylor:
             scores = taylor_scores(runner, running, tokens.array, step)
         small, losses = shrunk(mixers, moments, kept, export, how, scores, seed)
-        fits: dict[str, Refit] = {}
+        fits: dict[str, Fit] = {}
         if export is Export.stock and options.steps:
             small, fits = refitted(runner, running, small, tokens.array, options, step)
         rows = measured(chosen, mixers, small, spectra, losses, fits, runner, running, tokens.array, kept, how, export)

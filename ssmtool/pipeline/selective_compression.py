@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ssmtool.families._contract import Layer
+from ssmtool.fitting import Fit
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
-from ssmtool.selective.refit import Refit
 from ssmtool.version import __version__
 
 
@@ -36,7 +36,7 @@ class SelectiveReduction:
     projection: float
     scan_error: float
     out_error: float
-    refit: Refit | None = None
+    refit: Fit | None = None
     bytes_before: int = 0
     bytes_after: int = 0
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ssmtool.families._contract import Layer
+from ssmtool.fitting import Fit
 from ssmtool.pipeline.calibrate import BATCH, as_tokens, streams
 from ssmtool.pipeline.model import Model, family_of
 from ssmtool.pipeline.selective_compression import SelectiveReduction
@@ -17,7 +18,7 @@ from ssmtool.selective.language import Runner, sum_of
 from ssmtool.selective.measure import Difference
 from ssmtool.selective.mixers import Mixer, ScalarMixer, to_numpy
 from ssmtool.selective.projection import projected
-from ssmtool.selective.refit import Refit, RefitOptions, refit
+from ssmtool.selective.refit import RefitOptions, refit
 from ssmtool.selective.selection import keep_states, select
 from ssmtool.selective.spectrum import CalibratedSpectrum
 from ssmtool.selective.statistics import Calibration
@@ -55,11 +56,11 @@ def shrunk(
 
 def refitted(
     runner: Runner, running: Parts, small: Parts, tokens: np.ndarray, options: RefitOptions, step: Step
-) -> tuple[Parts, dict[str, Refit]]:
+) -> tuple[Parts, dict[str, Fit]]:
     """Layer by layer in order of application, each behind the reduced ones before it; then all of them together."""
     start = on_runner(small, runner)
     done: Parts = {}
-    fits: dict[str, Refit] = {}
+    fits: dict[str, Fit] = {}
     for name in runner.names:
         if name not in start:
             continue
@@ -92,7 +93,7 @@ def measured(
     small: Parts,
     spectra: dict[str, tuple[CalibratedSpectrum, ...]],
     losses: dict[str, tuple[float, ...]],
-    fits: dict[str, Refit],
+    fits: dict[str, Fit],
     runner: Runner,
     running: Parts,
     tokens: np.ndarray,

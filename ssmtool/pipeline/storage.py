@@ -31,15 +31,20 @@ def store(model: Model, layer: Layer, system: DiagonalSystem, width: int) -> Ten
     return out
 
 
-def reread(model: Model, layer: Layer, tensors: Tensors) -> System:
-    """The layer found and interpreted again from what would be stored."""
+def stored_layer(model: Model, layer: Layer, tensors: Tensors) -> Layer:
+    """The layer as it is found in what would be stored."""
     infos = dict(model.checkpoint.tensors)
     for name, (array, dtype) in tensors.items():
         if array is None:
             infos.pop(name, None)
         else:
             infos[name] = TensorInfo(tuple(array.shape), dtype)
-    again = {found.name: found for found in find_layers(infos, model.checkpoint.config, (layer.family,))}[layer.name]
+    return {found.name: found for found in find_layers(infos, model.checkpoint.config, (layer.family,))}[layer.name]
+
+
+def reread(model: Model, layer: Layer, tensors: Tensors) -> System:
+    """The layer found and interpreted again from what would be stored."""
+    again = stored_layer(model, layer, tensors)
     arrays = {}
     for role, name in again.tensors.items():
         array, dtype = tensors.get(name, (None, ""))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 
 def phi1(z: torch.Tensor) -> torch.Tensor:
@@ -70,12 +72,41 @@ def causal_convolution(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         kernel: (..., L), broadcastable against u, both real or both complex.
 
     Returns:
-        (..., L), real if both are.
+        (..., L), real if both are. Differentiable once.
     """
     length = u.shape[-1]
-    # Twice the length: a shorter transform would wrap the end of the sequence around onto its beginning.
     if u.is_complex():
+        # Twice the length: a shorter transform would wrap the end of the sequence around onto its beginning.
         spectrum = torch.fft.fft(u, 2 * length) * torch.fft.fft(kernel, 2 * length)
         return torch.fft.ifft(spectrum, 2 * length)[..., :length]
-    spectrum = torch.fft.rfft(u, 2 * length) * torch.fft.rfft(kernel, 2 * length)
-    return torch.fft.irfft(spectrum, 2 * length)[..., :length]
+    result = _RealConvolution.apply(u, kernel)
+    assert isinstance(result, torch.Tensor)
+    return result
+
+
+class _RealConvolution(torch.autograd.Function):
+    """The real case with its own backward pass: PyTorch's goes through complex transforms of full length."""
+
+    @staticmethod
+    def forward(ctx: Any, u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        length = u.shape[-1]
+        inputs, response = torch.fft.rfft(u, 2 * length), torch.fft.rfft(kernel, 2 * length)
+        ctx.save_for_backward(inputs, response)
+        ctx.shapes = u.shape, kernel.shape
+        return torch.fft.irfft(inputs * response, 2 * length)[..., :length]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Correlations: du[k] = sum_j kernel[j] dy[k+j], dkernel[j] = sum_k u[k] dy[k+j], summed where broadcast."""
+        (inputs, response), length = ctx.saved_tensors, upstream.shape[-1]
+        spectrum = torch.fft.rfft(upstream, 2 * length)
+
+        def correlated(other: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+            summed = (spectrum * other.conj()).sum_to_size(*shape[:-1], spectrum.shape[-1])
+            return torch.fft.irfft(summed, 2 * length)[..., :length]
+
+        return (
+            correlated(response, ctx.shapes[0]) if ctx.needs_input_grad[0] else None,
+            correlated(inputs, ctx.shapes[1]) if ctx.needs_input_grad[1] else None,
+        )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
     from ssmtool.pipeline.compression import Compression, LayerReduction
     from ssmtool.pipeline.model import LayerSpectrum, Model
+    from ssmtool.pipeline.refine import Refinement
     from ssmtool.pipeline.validation import LayerValidation, Validation
     from ssmtool.training.evaluate import Evaluation
 
@@ -77,10 +78,13 @@ def compress_document(
     return schema.CompressDocument(
         **head("compress", source(model.checkpoint), options),
         target=done.target,
+        method=done.how.method,
         output=None if done.output is None else schema.Output(path=str(done.output), bytes=done.bytes_after),
         bytes_before=done.bytes_before,
         bytes_after=done.bytes_after,
         layers=[_compress_layer(row) for row in done.layers],
+        refinement=_refinement(done.refinement),
+        control=_refinement(done.control),
         skipped_layers=[layer.name for layer in skipped],
         skipped_files=list(done.skipped),
     )
@@ -102,6 +106,25 @@ def _compress_layer(row: LayerReduction) -> schema.CompressLayer:
         bytes_before=row.bytes_before,
         bytes_after=row.bytes_after,
         remarks=list(row.remarks),
+        tried=dict(row.tried),
+        refined=row.refined,
+    )
+
+
+def _refinement(found: Refinement | None) -> schema.RefinementFacts | None:
+    if found is None:
+        return None
+    whole, agreement = found.outputs, found.agreement
+    rows = [(row.name, row.fit) for row in found.layers]
+    return schema.RefinementFacts(
+        layers=[schema.RefinedLayer(name=n, before=f.before, after=f.after, steps=f.steps) for n, f in rows],
+        outputs=schema.RefinedOutputs(
+            kind="classes" if agreement else "values", before=whole.before, after=whole.after, steps=whole.steps
+        ),
+        agreement_before=agreement[0] if agreement else None,
+        agreement_after=agreement[1] if agreement else None,
+        fitted_sequences=found.sequences[0],
+        held_out_sequences=found.sequences[1],
     )
 
 

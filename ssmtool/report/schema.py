@@ -99,14 +99,42 @@ class CompressLayer(LayerFacts):
     bytes_before: int
     bytes_after: int
     remarks: list[str]
+    tried: dict[str, float] = Field(description="method -> error, the simplest first; empty if one was asked for")
+    refined: bool = Field(description="whether it was fitted to the original on inputs afterwards")
+
+
+class RefinedLayer(_Strict):
+    name: str
+    before: float = Field(description="mean square error of the block's output over its variance, held out")
+    after: float
+    steps: int
+
+
+class RefinedOutputs(_Strict):
+    kind: Literal["classes", "values"]
+    before: float = Field(description="divergence in nats for classes, mean square over variance for values")
+    after: float
+    steps: int = Field(description="of all fits together")
+
+
+class RefinementFacts(_Strict):
+    layers: list[RefinedLayer]
+    outputs: RefinedOutputs
+    agreement_before: float | None = Field(description="share of outputs with the original's class; null for values")
+    agreement_after: float | None
+    fitted_sequences: int
+    held_out_sequences: int
 
 
 class CompressDocument(Document):
     target: str
+    method: str = Field(description='as asked for, e.g. "best"')
     output: Output | None = Field(description="null for a dry run")
     bytes_before: int
     bytes_after: int
     layers: list[CompressLayer]
+    refinement: RefinementFacts | None = Field(description="null without --refine")
+    control: RefinementFacts | None = Field(description="the same fit on white noise; null without --control")
     skipped_layers: list[str] = Field(description="selected layers that are input-dependent")
     skipped_files: list[str] = Field(description="files of the input that did not go along")
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssmtool.fitting import Fit, Schedule, fit, held_out
 from ssmtool.selective.language import Runner, Visit, replacing
 from ssmtool.selective.mixers import Mixer
-from ssmtool.selective.refit import Parts, Refit, RefitOptions, adam, assembled, detached, split, trainable
+from ssmtool.selective.refit import Parts, RefitOptions, assembled, detached, trainable
 
 
 def distil(
@@ -23,7 +24,7 @@ def distil(
     tokens: Tensor,
     options: RefitOptions,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[dict[str, tuple[Mixer, ...]], Refit]:
+) -> tuple[dict[str, tuple[Mixer, ...]], Fit]:
     """Fit reduced mixers to the original's next-token distributions; never returns what is worse on held-out sequences.
 
     Args:
@@ -38,29 +39,28 @@ def distil(
     """
     steps = options.steps // 2 if options.last is None else options.last
     generator = torch.Generator().manual_seed(options.seed + 1)
-    judged, used = split(len(tokens), options, generator)
-    before = _kl(runner, replacing(mixers), tokens[judged], options.batch)
+    judging, used = held_out(len(tokens), options.held_out, generator)
     fitted: dict[str, list[Parts]] = {}
-    parameters: list[tuple[Tensor, float]] = []
+    leaves: list[tuple[Tensor, float]] = []
     for name, parts in mixers.items():
-        fitted[name], leaves = trainable(parts)
-        parameters += leaves
-    optimiser, schedule = adam(parameters, options.last_rate, steps)
-    for step in range(steps):
-        chosen = tokens[used[torch.randint(len(used), (min(options.batch, len(used)),), generator=generator)]]
+        fitted[name], found = trainable(parts)
+        leaves += found
+
+    def current() -> Visit:
+        return replacing({name: assembled(parts) for name, parts in fitted.items()})
+
+    def loss(chosen: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = F.log_softmax(runner.logits(chosen), dim=-1)
-        with torch.enable_grad():
-            current = {name: assembled(parts) for name, parts in fitted.items()}
-            loss = _divergence(wanted, runner.logits(chosen, replacing(current)))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        progress(step + 1, steps)
-    found = {name: detached(parts) for name, parts in fitted.items()}
-    after = _kl(runner, replacing(found), tokens[judged], options.batch)
-    return (found, Refit(before, after)) if after < before else (dict(mixers), Refit(before, before))
+            wanted = F.log_softmax(runner.logits(tokens[chosen]), dim=-1)
+        return _divergence(wanted, runner.logits(tokens[chosen], current()))
+
+    def judge() -> float:
+        return _kl(runner, current(), tokens[judging], options.batch)
+
+    schedule = Schedule(steps, options.batch, options.last_rate)
+    result = fit(leaves, loss, judge, used, schedule, generator=generator, progress=progress)
+    better = result.after < result.before
+    return ({name: detached(parts) for name, parts in fitted.items()} if better else dict(mixers)), result
 
 
 def _divergence(wanted: Tensor, logits: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ stream. Only what makes B and C, and for Mamba-1 A and D, moves.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ssmtool.fitting import Fit, Schedule, fit, held_out
 from ssmtool.selective.language import sum_of
 from ssmtool.selective.mixers import DiagonalMixer, Mixer, ScalarMixer
 
@@ -39,13 +39,9 @@ class RefitOptions:
     held_out: float = 0.1
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class Refit:
-    """Relative squared error |o - t|^2 / |t|^2 on the held-out sequences, before and after."""
-
-    before: float
-    after: float
+    def schedule(self) -> Schedule:
+        """Of the fit of one layer."""
+        return Schedule(self.steps, self.batch, self.rate, seed=self.seed)
 
 
 def refit(
@@ -54,7 +50,7 @@ def refit(
     target: Tensor,
     options: RefitOptions,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[tuple[Mixer, ...], Refit]:
+) -> tuple[tuple[Mixer, ...], Fit]:
     """Fit the mixers of one layer; never returns something worse on the held-out sequences than it was given.
 
     Args:
@@ -65,45 +61,21 @@ def refit(
         progress: called with (steps done, steps).
 
     Returns:
-        The mixers, detached, and the errors.
+        The mixers, detached, and |o - t|^2 / |t|^2 on the held-out sequences.
     """
     generator = torch.Generator().manual_seed(options.seed)
-    judged, used = split(len(x), options, generator)
-    before = _error(mixers, x[judged], target[judged], options.batch)
-    fitted, parameters = trainable(mixers)
-    optimiser, schedule = adam(parameters, options.rate, options.steps)
-    for step in range(options.steps):
-        chosen = used[torch.randint(len(used), (min(options.batch, len(used)),), generator=generator)]
+    judging, used = held_out(len(x), options.held_out, generator)
+    fitted, leaves = trainable(mixers)
+
+    def loss(chosen: Tensor) -> Tensor:
         wanted = target[chosen]
-        with torch.enable_grad():
-            loss = (sum_of(assembled(fitted), x[chosen]) - wanted).square().sum() / wanted.square().sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        progress(step + 1, options.steps)
-    found = detached(fitted)
-    after = _error(found, x[judged], target[judged], options.batch)
-    return (found, Refit(before, after)) if after < before else (mixers, Refit(before, before))
+        return (sum_of(assembled(fitted), x[chosen]) - wanted).square().sum() / wanted.square().sum()
 
+    def judge() -> float:
+        return _error(assembled(fitted), x[judging], target[judging], options.batch)
 
-def split(count: int, options: RefitOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices of the sequences that decide, and of those trained on; the same one twice if there is but one."""
-    order = torch.randperm(count, generator=generator)
-    judged = max(1, round(options.held_out * count)) if count > 1 else 0
-    return (order[:judged], order[judged:]) if judged else (order, order)
-
-
-def adam(
-    parameters: list[tuple[Tensor, float]], rate: float, steps: int
-) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
-    """Adam with a factor on the rate of every parameter, and its cosine to zero."""
-    groups = [{"params": [parameter], "lr": rate * factor} for parameter, factor in parameters]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
-    )
-    return optimiser, schedule
+    found = fit(leaves, loss, judge, used, options.schedule(), generator=generator, progress=progress)
+    return (detached(fitted) if found.after < found.before else mixers), found
 
 
 @dataclass(frozen=True)

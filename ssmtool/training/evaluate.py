@@ -12,10 +12,10 @@ from ssmtool import plugins
 from ssmtool.checkpoint import Checkpoint, open_checkpoint
 from ssmtool.errors import CheckpointError, MismatchError, UsageError
 from ssmtool.reference.model import build
+from ssmtool.training.loop import logits_of
+from ssmtool.training.tasks._contract import PACKAGE, open_task
 
-PACKAGE = "ssmtool.training.tasks"
 TASKS = plugins.names(PACKAGE)
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Evaluation:
     """What a model does on the test part of a task.
 
     Attributes:
-        task: its name.
+        task: its name and options.
         accuracy: correct / total, in [0, 1].
         correct: sequences classified right.
         total: sequences in the test part.
@@ -42,44 +42,47 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(checkpoint: str | os.PathLike[str] | Checkpoint, task: str = "digits", device: str = "cpu") -> Evaluation:
+def evaluate(
+    checkpoint: str | os.PathLike[str] | Checkpoint,
+    task: str = "digits",
+    device: str = "cpu",
+    data: str | os.PathLike[str] | None = None,
+) -> Evaluation:
     """Classify the test part of `task` in float32; deterministic on a given machine.
 
     Args:
         checkpoint: file or folder holding a reference model, reduced or not, in any format the tool reads; or one
             already open.
-        task: one of TASKS.
+        task: one of TASKS, with options where it has them: ``listops:max_length=128``.
         device: a torch device.
+        data: folder with the files of a task that reads any; default: $SSMTOOL_DATA.
 
     Raises:
-        UsageError: unknown task or device.
+        UsageError: unknown task, option or device; files that are needed and not there.
         CheckpointError: the file cannot be read, or the model's outputs are not finite.
         FamilyError, MismatchError: the tensors are not of a reference model, or of one for another task.
     """
-    if task not in TASKS:
-        raise UsageError(f"no task {task!r}", remedy=f"Known tasks: {', '.join(TASKS)}")
-    target = _device(device)
-    module = plugins.load(PACKAGE, task)
+    target = checked_device(device)
+    opened = open_task(task, None if data is None else os.fspath(data))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
     where = str(source.path)
     model = build({name: source.read(name) for name in source.tensors}, where=where).float().to(target)
     sizes = model.sizes
-    if (sizes.inputs, sizes.classes) != (module.INPUTS, module.CLASSES):
+    if (sizes.inputs, sizes.classes) != (opened.inputs, opened.classes):
         raise MismatchError(
             f"the model maps {sizes.inputs} numbers per step to {sizes.classes} classes, "
-            f"task {task} is {module.INPUTS} to {module.CLASSES}",
+            f"task {opened.name} is {opened.inputs} to {opened.classes}",
             where=where,
         )
-    inputs, labels = (tensor.to(target) for tensor in module.load("test"))
+    inputs, labels = opened.load("test")
     start = time.perf_counter()
-    with torch.inference_mode():
-        logits = torch.cat([model(part) for part in inputs.split(BATCH)])
+    logits = logits_of(model, opened, inputs, target)
     seconds = time.perf_counter() - start
     if not torch.isfinite(logits).all():
         raise CheckpointError("the model's outputs are not finite", where=where)
     correct = int((logits.argmax(dim=-1) == labels).sum())
     return Evaluation(
-        task=task,
+        task=opened.spec,
         accuracy=correct / len(labels),
         correct=correct,
         total=len(labels),
@@ -89,8 +92,8 @@ def evaluate(checkpoint: str | os.PathLike[str] | Checkpoint, task: str = "digit
     )
 
 
-def _device(name: str) -> torch.device:
-    """The torch device, tried out: torch accepts names of devices that are not there."""
+def checked_device(name: str) -> torch.device:
+    """The torch device, tried out: torch accepts names of devices that are not there. Raises UsageError."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

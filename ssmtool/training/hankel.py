@@ -23,8 +23,8 @@ from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel_penalty import Penalised, check_finite_and_stable, evaluate
 from ssmtool.lti.spectral_functions import SpectralFunction
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import LiveLayers, scalar_dtype, tensors_of
 from ssmtool.training.gradient_memory import GradientMemory
-from ssmtool.training.live_layers import LiveLayers, scalar_dtype, tensors_of
 
 
 class HankelRegularizer:

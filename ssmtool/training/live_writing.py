@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import live_tensors
 from ssmtool.pipeline.model import family_of
-from ssmtool.training.live_layers import live_tensors
 
 
 def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -1,8 +1,5 @@
 """Modes switched off by a score, for comparison: LAST and AIRE rank them by gain or energy, one by one.
 
-    last    |C_i|^2 |B_i|^2 / (1 - |lambda_i|)^2      squared bound on the gain of mode i alone
-    aire    |C_i|^2 |B_i|^2 / (1 - |lambda_i|^2)      energy of its impulse response
-
 Within a layer each score is divided by the sum of itself and all larger ones; the least of all layers together go.
 
 Sources: Gwak et al., Layer-Adaptive State Pruning, NeurIPS 2024, arXiv:2411.02824; Padhy et al., AIRE-Prune, 2026,
@@ -20,12 +17,10 @@ import torch
 from torch import nn
 
 from ssmtool.errors import ReductionError, UsageError
-from ssmtool.lti.systems import DiagonalSystem
-from ssmtool.reductions.modal import last_score
-from ssmtool.training.live_layers import LiveLayers, diagonal_system, live_tensors, refuse_unstable
+from ssmtool.pipeline.live_layers import LiveLayers, diagonal_system, live_tensors, refuse_unstable
+from ssmtool.reductions._contract import SCORES
+from ssmtool.reductions.modal import normalised, scores
 from ssmtool.training.live_writing import arrays_of, layer_tensors, replace_tensors
-
-SCORES = ("last", "aire")
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def mask_modes(
         system = diagonal_system(layer, arrays)
         refuse_unstable(layer, system)
         found.append((layer, arrays, system))
-    ranks = [relative(scored(system, score)) for _, _, system in found]
+    ranks = [normalised(scores(system, score).reshape(1, -1)).reshape(system.a.shape) for _, _, system in found]
     every = np.concatenate([rank.ravel() for rank in ranks])
     count = int(share * every.size + 1e-9)
     silent = np.zeros(every.size, dtype=bool)
@@ -99,21 +94,3 @@ def mask_modes(
             new |= layer_tensors(layer, arrays, masked, present)
     replace_tensors(model, new)
     return Masked(every.size, count, kept)
-
-
-def scored(system: DiagonalSystem, score: str) -> np.ndarray:
-    """(S, n) scores of the modes of stable systems."""
-    if score == "last":
-        return last_score(system)
-    gain = np.square(np.linalg.norm(system.B, axis=2) * np.linalg.norm(system.C, axis=1))
-    return gain / -np.expm1(2 * system.a.real)
-
-
-def relative(scores: np.ndarray) -> np.ndarray:
-    """Each score over the sum of itself and all larger ones; of the same shape. Zero stays zero."""
-    order = np.argsort(-scores, axis=None, kind="stable")
-    ranked = scores.ravel()[order]
-    total = np.cumsum(ranked)
-    out = np.empty_like(ranked)
-    out[order] = ranked / np.where(total > 0, total, 1.0)
-    return out.reshape(scores.shape)

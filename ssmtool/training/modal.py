@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmtool.errors import UsageError
-from ssmtool.training.live_layers import LiveLayers, scalar_dtype, tensors_of
+from ssmtool.pipeline.live_layers import LiveLayers, scalar_dtype, tensors_of
 
 
 class ModalL1:

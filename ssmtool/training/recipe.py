@@ -1,18 +1,11 @@
-"""The recipes that made the checkpoints in fixtures/."""
+"""The recipes: everything that decides a training run but the seed. Those of the digits made fixtures/."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-
-from ssmtool import plugins
-from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
-from ssmtool.reference.model import create
+from ssmtool.training.tasks._contract import Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +14,7 @@ class Recipe:
 
     Attributes:
         layout: tensor names and layer type, one of ssmtool.reference.model.layouts().
-        task: one of ssmtool.training.evaluate.TASKS.
+        task: name and options, as open_task reads them.
         width: H, channels.
         depth: layers.
         slots: stored complex state slots per system; the real order is twice that.
@@ -60,107 +53,11 @@ RECIPES = {
     "s4d": Recipe("s4d"),
     "s5": Recipe("s5", width=64),
     "lru": Recipe("lru", width=48, residue_decay=0.0),
+    "hankelreg": Recipe("hankelreg", width=48, residue_decay=0.0),
 }
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch of training looked like.
-
-    Attributes:
-        number: from 1.
-        loss: mean training loss, augmentation and dropout on.
-        validation: accuracy of the averaged weights on the validation part, in [0, 1].
-    """
-
-    number: int
-    loss: float
-    validation: float
-
-
-def train(
-    recipe: Recipe, seed: int, report: Callable[[Epoch], None] = lambda epoch: None
-) -> tuple[ReferenceModel, tuple[Epoch, ...]]:
-    """Train from scratch on the CPU; the same arguments, library versions and thread count give the same weights.
-
-    The test part is never looked at, and nothing is chosen during the run: the averaged weights of the last step
-    are returned.
-
-    Args:
-        recipe: what to do.
-        seed: of initialisation, order, augmentation and dropout.
-        report: called after each epoch.
-
-    Returns:
-        The model in evaluation mode, and the history.
-    """
-    task = plugins.load("ssmtool.training.tasks", recipe.task)
-    inputs, labels = task.load("train")
-    sizes = Sizes(task.INPUTS, recipe.width, task.CLASSES, (recipe.slots,) * recipe.depth)
-    model = create(recipe.layout, sizes, seed=seed, dropout=recipe.dropout)
-    average = copy.deepcopy(model).eval()
-    steps = recipe.epochs * math.ceil(len(inputs) / recipe.batch)
-    optimiser = _optimiser(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
-    generator = torch.Generator().manual_seed(seed)
-
-    history = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for number in range(1, recipe.epochs + 1):
-            total = 0.0
-            model.train()
-            for chosen in torch.randperm(len(inputs), generator=generator).split(recipe.batch):
-                logits = model(task.augment(inputs[chosen], generator, recipe.strength))
-                loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.smoothing)
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
-                schedule.step()
-                for layer in model.state_spaces():
-                    layer.constrain()
-                _follow(average, model, recipe.averaging)
-                total += loss.item() * len(chosen)
-            history.append(Epoch(number, total / len(inputs), accuracy(average, *task.load("validation"))))
-            report(history[-1])
-    return average, tuple(history)
-
-
-def accuracy(model: ReferenceModel, inputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of `inputs` (n, L, channels) classified as `labels` (n,)."""
-    with torch.no_grad():
-        return (model(inputs).argmax(dim=-1) == labels).double().mean().item()
-
-
-def _optimiser(model: ReferenceModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with groups for the state-space parameters; vectors (biases, norms) are not decayed either."""
-    residues = [parameter for layer in model.state_spaces() for parameter in layer.residue_parameters()]
-    linear = {id(parameter) for parameter in residues}
-    state = [p for layer in model.state_spaces() for p in layer.state_parameters() if id(p) not in linear]
-    taken = linear | {id(parameter) for parameter in state}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    return torch.optim.AdamW(
-        [
-            {"params": state, "lr": recipe.state_rate, "weight_decay": 0.0},
-            {"params": residues, "lr": recipe.state_rate, "weight_decay": recipe.residue_decay},
-            {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.decay},
-            {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.rate,
-    )
-
-
-def _warm_cosine(step: int, steps: int) -> float:
-    """Factor on the learning rate: linear over the first twentieth, then a half cosine to zero."""
-    warm = max(steps // 20, 1)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
-
-
-@torch.no_grad()
-def _follow(average: ReferenceModel, model: ReferenceModel, decay: float) -> None:
-    """Move the running average one step towards the model."""
-    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
+def recipe_for(layout: str, task: Task, **changes: Any) -> Recipe:
+    """The recipe of a layout, with what the task asks for, with `changes`; those that are None count as not given."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(RECIPES[layout], task=task.spec, **{**task.recipe, **given})

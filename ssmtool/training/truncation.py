@@ -26,10 +26,10 @@ from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.orders import order_for_energy
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import LiveLayers, diagonal_system, live_tensors, refuse_unstable
 from ssmtool.reductions import balanced, subset
 from ssmtool.reductions._contract import Target
 from ssmtool.reference.layouts._contract import ReferenceModel, StateSpace
-from ssmtool.training.live_layers import LiveLayers, diagonal_system, live_tensors, refuse_unstable
 from ssmtool.training.live_writing import arrays_of, layer_tensors, replace_tensors
 
 

@@ -19,10 +19,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from ssmtool.lti.potapov import complex_expm1
+from ssmtool.pipeline.live_layers import tensors_of
 from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 from ssmtool.reference.model import create
 from ssmtool.training import HankelRegularizer
-from ssmtool.training.live_layers import tensors_of
 
 WIDTH, DEPTH, BATCH, LENGTH, TARGET = 128, 4, 32, 784, 1.1
 CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (

@@ -10,7 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ssmtool.errors import CheckpointError, OutputError, ReductionError, SsmtoolError, UnstableError, UsageError
+from ssmtool.errors import CheckpointError, OutputError, ReductionError, SsmtoolError, UsageError
+from ssmtool.lti.impulse import impulse_response
+from ssmtool.lti.norms import difference, hinf_norm
+from ssmtool.lti.split import split
 from ssmtool.pipeline.compress import compress, default_output
 from ssmtool.pipeline.model import load
 from tests.pipeline.checkpoints import measured_errors, raw, systems_of, tensors_of, tiny, write_folder, written
@@ -96,7 +99,7 @@ def test_targets_out_of_range(folder, given):
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(folder):
-    with pytest.raises(UsageError, match="balanced, modal, subset"):
+    with pytest.raises(UsageError, match=r"balanced, .*modal, .*subset, .*best"):
         compress(load(folder), None, rank=4, method="magic", dry_run=True)
 
 
@@ -246,16 +249,24 @@ def neutral(radius_log: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("radius_log", [0.0, 0.25])
-def test_an_unstable_layer_is_named_and_nothing_is_left_behind(tmp_path, radius_log):
+def test_states_that_are_not_stable_stay_and_the_stable_part_is_reduced(tmp_path, radius_log):
     path = tmp_path / "model.safetensors"
     save_file(neutral(radius_log), path)
-    with pytest.raises(UnstableError, match=r"block\.1: 2 states of 1 of 1 systems"):
-        compress(load(path), None, rank=4, device="cpu")
-    assert beside(path) == {"model.safetensors"}
-    done = compress(load(path), None, rank=4, layers=["block.0"], device="cpu")
-    assert load(written(done)).layers[0].slots < 4
-    spectrum = load(path).hsv(["block.1"], device="cpu")[0].spectrum
+    original = load(path)
+    done = compress(original, None, rank=4, device="cpu")
+    assert "2 states of 1 of 1 systems" in done.layers[1].remarks[0]
+    assert (done.layers[1].orders <= 4).all()
+    spectrum = original.hsv(["block.1"], device="cpu")[0].spectrum
     assert np.isinf(spectrum.sigma[0, :2]).all()
+    small = load(written(done))
+    (before, kept), (after, still) = (split(model.system(model.layers[1])) for model in (original, small))
+    assert kept is not None
+    assert still is not None
+    # the unstable mode is the same up to the float32 it is stored in
+    h, g = (impulse_response(part, 20) for part in (kept, still))
+    np.testing.assert_allclose(g, h, rtol=0, atol=1e-5 * np.abs(h).max())
+    error = hinf_norm(difference(before, after))
+    assert (error <= 2 * spectrum.sigma[0, 4:].sum() * (1 + 1e-6) + 1e-5 * spectrum.sigma[0, 2]).all()
 
 
 def test_weights_that_are_not_finite_leave_nothing_behind(tmp_path):

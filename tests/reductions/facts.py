@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ssmtool.lti.systems import DenseSystem, System
-from ssmtool.reductions._contract import DEFAULT, Options
+from ssmtool.reductions._contract import DEFAULT, Options, Seen
 
 
 def needs_poles(system: System) -> bool:
@@ -20,6 +22,7 @@ class Facts:
 
     Attributes:
         options: what it is given.
+        data: whether it is given calibration data too, white noise.
         refuses: whether a system is one it must refuse with a ReductionError.
         moves_feedthrough: D of the result may differ from the original's.
         meets_errors: an error target holds for the measured H-infinity error.
@@ -30,6 +33,7 @@ class Facts:
     """
 
     options: Options = DEFAULT
+    data: bool = False
     refuses: Callable[[System], bool] = lambda system: False
     moves_feedthrough: bool = False
     meets_errors: bool = True
@@ -38,10 +42,21 @@ class Facts:
     full: float | None = 1e-9
     grows: bool = True
 
+    def given(self, system: System) -> Options:
+        """The options for one batch of systems."""
+        if not self.data:
+            return self.options
+        noise = np.random.default_rng(0).standard_normal((4, system.systems, 50, system.inputs))
+        return replace(self.options, seen=Seen(noise))
+
 
 FACTS = {
     "balanced": Facts(smallest=True),
+    "h2_optimal": Facts(),
+    "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
+    "residualised": Facts(moves_feedthrough=True),
+    "time_limited": Facts(options=Options(horizon=40)),
     "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
 }
 

@@ -61,7 +61,7 @@ each_case = pytest.mark.parametrize(("name", "kind"), ACCEPTED)
 
 
 def reduced(name: str, system: System, kind: str, value: float | np.ndarray) -> Result:
-    return plugins.load(PACKAGE, name).reduce(system, Target(kind, value), options=facts(name).options)  # type: ignore[arg-type]
+    return plugins.load(PACKAGE, name).reduce(system, Target(kind, value), options=facts(name).given(system))  # type: ignore[arg-type]
 
 
 def error(system: System, result: Result) -> np.ndarray:
@@ -290,8 +290,8 @@ def test_modal_truncation_changes_nothing_of_what_it_keeps():
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_progress_is_reported(name):
-    seen = []
+    seen, system = [], ring(4, 3)
     plugins.load(PACKAGE, name).reduce(
-        ring(4, 3), Target("rank", 2), options=facts(name).options, progress=lambda *n: seen.append(n)
+        system, Target("rank", 2), options=facts(name).given(system), progress=lambda *n: seen.append(n)
     )
     assert seen[-1] == (4, 4)

@@ -9,7 +9,7 @@ import torch
 
 from ssmtool.reference.convolution import causal_convolution, mode_sum, phi1, powers
 from ssmtool.reference.layouts._contract import Sizes, StateSpace
-from ssmtool.reference.layouts.s4d import S4DKernel
+from ssmtool.reference.layouts.s4d import S4D, S4DKernel
 from ssmtool.reference.layouts.s5 import hippo_normal
 from ssmtool.reference.model import create, layouts
 
@@ -47,7 +47,23 @@ def lru_recurrence(t: dict[str, np.ndarray], u: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-RECURRENCES = {"s4d": s4d_recurrence, "s5": s5_recurrence, "lru": lru_recurrence}
+def hankelreg_recurrence(t: dict[str, np.ndarray], u: np.ndarray) -> np.ndarray:
+    """The 2x2 blocks themselves, in real numbers."""
+    angle, rho = (np.tanh(t["rotation.angles"]) + 1) * np.pi / 2, (np.tanh(t["rotation.retentions"]) + 1) / 2
+    block = rho * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    x, rows = np.zeros((len(rho), 2)), []
+    for row in u:
+        x = np.einsum("ijn,nj->ni", block, x) + t["sys_in"] @ row
+        rows.append(np.einsum("hni,ni->h", t["sys_out"], x) + t["sys_feed"] * row)
+    return np.array(rows)
+
+
+RECURRENCES = {
+    "s4d": s4d_recurrence,
+    "s5": s5_recurrence,
+    "lru": lru_recurrence,
+    "hankelreg": hankelreg_recurrence,
+}
 
 
 def layer_of(layout: str) -> StateSpace:
@@ -83,6 +99,31 @@ def test_layer_is_causal_and_differentiable(layout: str) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
+def test_the_family_reads_the_hankelreg_layer() -> None:
+    """Its canonical system has the recurrence's impulse response: C exp(a k) B, D apart."""
+    from ssmtool.checkpoint import TensorInfo
+    from ssmtool.families import hankelreg
+
+    t = {f"layers.0.sequence_processor.{n}": p.detach().numpy() for n, p in layer_of("hankelreg").named_parameters()}
+    (layer,) = hankelreg.layers({name: TensorInfo(array.shape, "F64") for name, array in t.items()}, None)
+    system = hankelreg.to_system(layer, {leaf: t[name] for leaf, name in layer.tensors.items()})
+    impulse = np.zeros((LENGTH, WIDTH))
+    impulse[0, 2] = 1
+    powers = np.exp(system.a[0][:, None] * np.arange(LENGTH))
+    expected = np.einsum("pn,nk,n->kp", system.C[0], powers, system.B[0][:, 2]).real
+    expected[0] += np.asarray(system.D)[0, :, 2]
+    found = hankelreg_recurrence({name.split("processor.")[1]: array for name, array in t.items()}, impulse)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_hankelreg_starts_on_the_ring() -> None:
+    layer = create("hankelreg", Sizes(1, 4, 2, (500,)), seed=0).state_spaces()[0]
+    radius = layer.get_submodule("rotation")().real.exp()
+    assert 0.9 - 1e-6 < radius.min() < 0.91  # half of the area lies beyond 0.951
+    assert abs(radius.square().mean().item() - (0.9**2 + 0.999**2) / 2) < 0.01
+    assert radius.max() < 0.999 + 1e-6
+
+
 def test_float32_layer_keeps_the_phase_of_a_fast_mode() -> None:
     kernel = S4DKernel(WIDTH, SLOTS)
     with torch.no_grad():
@@ -116,6 +157,28 @@ def test_convolution_is_the_sum_it_claims_to_be() -> None:
         expected = np.stack([np.convolve(a, b)[:33] for a, b in zip(u, kernel, strict=True)])
         found = causal_convolution(torch.from_numpy(u), torch.from_numpy(kernel)).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+def test_convolution_has_the_gradient_of_its_sum() -> None:
+    """Finite differences, with a kernel that is shared by a batch, and one that is not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    for u, kernel in ((normal(2, 3, 7), normal(3, 7)), (normal(3, 5), normal(3, 5)), (normal(1, 4), normal(2, 1, 4))):
+        torch.autograd.gradcheck(causal_convolution, (u, kernel))
+    fixed = normal(3, 7).detach()
+    torch.autograd.gradcheck(lambda u: causal_convolution(u, fixed), (normal(2, 3, 7),))
+
+
+def test_the_s4d_layer_is_the_public_one_after_its_mixing() -> None:
+    """GELU, convolution of length 1, gated linear unit, channels before time as in the original."""
+    layer = create("s4d", Sizes(1, WIDTH, 3, (SLOTS,)), seed=1).double().state_spaces()[0]
+    assert isinstance(layer, S4D)
+    u = torch.randn(2, LENGTH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    channels = torch.nn.functional.gelu(layer.mix(u)).transpose(-1, -2)
+    torch.testing.assert_close(layer(u), layer.output_linear(channels).transpose(-1, -2), rtol=1e-12, atol=1e-14)
 
 
 def test_powers_start_at_one() -> None:

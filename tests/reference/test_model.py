@@ -15,7 +15,11 @@ POLE_TENSOR = {
     "s4d": "s4_layers.0.kernel.log_A_real",
     "s5": "encoder.layers_0.seq.Lambda_re",
     "lru": "encoder.layers_0.seq.nu_log",
+    "hankelreg": "layers.0.sequence_processor.rotation.angles",
 }
+DECODER = {"s4d": "decoder.weight", "s5": "decoder.kernel", "lru": "decoder.kernel", "hankelreg": "dec.kernel"}
+OUTPUT = {"s4d": "C", "s5": "C", "lru": "C_re", "hankelreg": "sys_out"}
+BIAS = {layout: name.rpartition(".")[0] + ".bias" for layout, name in DECODER.items()}
 STATE_NAMES = {
     "s4d": {
         "s4_layers.1.D": (8,),
@@ -39,6 +43,17 @@ STATE_NAMES = {
         **{f"encoder.layers_1.seq.B_{part}": (4, 8) for part in ("re", "im")},
         **{f"encoder.layers_1.seq.C_{part}": (8, 4) for part in ("re", "im")},
         "encoder.layers_1.seq.D": (8,),
+    },
+    "hankelreg": {
+        "enc.kernel": (1, 8),
+        "dec.kernel": (8, 10),
+        "layers.1.sequence_processor.rotation.angles": (4,),
+        "layers.1.sequence_processor.rotation.retentions": (4,),
+        "layers.1.sequence_processor.sys_in": (4, 2, 8),
+        "layers.1.sequence_processor.sys_out": (8, 4, 2),
+        "layers.1.sequence_processor.sys_feed": (8,),
+        "layers.1.out2.kernel": (8, 8),
+        "layers.1.prenorm.scale": (8,),
     },
 }
 
@@ -72,9 +87,23 @@ def test_build_keeps_float64(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", layouts())
+def test_padding_behind_the_end_changes_nothing(layout: str) -> None:
+    model = create(layout, SIZES, seed=2).double().eval()
+    u = torch.randn(3, 20, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([20, 7, 1])
+    expected = torch.cat([model(row[:n][None]) for row, n in zip(u, lengths.tolist(), strict=True)])
+    # Other transform lengths round differently; padding that leaked would show at the size of the outputs.
+    torch.testing.assert_close(model(u, lengths), expected, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(model(u, torch.full((3,), 20)), model(u), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("layout", layouts())
 def test_a_slot_without_output_changes_nothing(layout: str) -> None:
     """What a reduction relies on: dropping a slot whose C is zero is exact."""
-    full, output = weights(layout, Sizes(1, 8, 10, (4,))), {"s4d": "C", "s5": "C", "lru": "C_re"}[layout]
+    full, output = (
+        weights(layout, Sizes(1, 8, 10, (4,))),
+        {"s4d": "C", "s5": "C", "lru": "C_re", "hankelreg": "sys_out"}[layout],
+    )
     kept = {}
     for name, tensor in full.items():
         field = name.rpartition(".")[2]
@@ -96,7 +125,7 @@ def refuse(tensors: dict[str, torch.Tensor], error: type[SsmtoolError], words: s
 
 
 def test_foreign_tensors_are_refused() -> None:
-    refuse({"weight": torch.zeros(3, 3)}, FamilyError, "not of a reference model (lru, s4d, s5)")
+    refuse({"weight": torch.zeros(3, 3)}, FamilyError, "not of a reference model (hankelreg, lru, s4d, s5)")
     refuse({}, FamilyError, "not of a reference model")
 
 
@@ -104,17 +133,17 @@ def test_foreign_tensors_are_refused() -> None:
 def test_inconsistent_tensors_are_refused(layout: str) -> None:
     pole = POLE_TENSOR[layout]
     whole = weights(layout)
-    decoder = "decoder.weight" if layout == "s4d" else "decoder.kernel"
+    decoder, bias = DECODER[layout], BIAS[layout]
     for name in whole:
         if name.endswith((".bias", decoder, "D")):
             refuse({k: v for k, v in whole.items() if k != name}, FamilyError, f"{name} is missing")
     refuse({k: v for k, v in whole.items() if k != pole}, FamilyError, "no layer 0")
     refuse({**whole, "extra": torch.zeros(1)}, MismatchError, "extra has no place")
-    refuse({**whole, "decoder.bias": torch.zeros(7)}, MismatchError, "decoder.bias has shape (7,)")
+    refuse({**whole, bias: torch.zeros(7)}, MismatchError, f"{bias} has shape (7,)")
     refuse({**whole, decoder: torch.zeros(())}, MismatchError, "wrong number of axes")
     refuse({**whole, pole: whole[pole][..., :0]}, MismatchError, "axis of length 0")
-    complex_bias = {**whole, "decoder.bias": torch.zeros(10, dtype=torch.complex64)}
-    refuse(complex_bias, MismatchError, "decoder.bias is complex")
+    complex_bias = {**whole, bias: torch.zeros(10, dtype=torch.complex64)}
+    refuse(complex_bias, MismatchError, f"{bias} is complex")
 
 
 @pytest.mark.parametrize("layout", layouts())
@@ -127,7 +156,7 @@ def test_creation_is_seeded_and_leaves_the_global_generator_alone(layout: str) -
 
 
 def test_unknown_layout() -> None:
-    with pytest.raises(KeyError, match="lru, s4d, s5"):
+    with pytest.raises(KeyError, match="hankelreg, lru, s4d, s5"):
         create("transformer", SIZES, seed=0)
 
 

@@ -72,7 +72,8 @@ def test_values_do_not_change_with_the_order_of_the_states(name: str) -> None:
     order = np.random.default_rng(1).permutation(mixer.states)
     shuffled = keep_states(mixer, Selection(np.tile(order, (mixer.groups, 1))))
     a, b = (calibrated_spectrum(m, measured(run_on(m), X)[0]) for m in (mixer, shuffled))
-    np.testing.assert_allclose(a.values, b.values, rtol=1e-7, atol=1e-9 * a.values.max())
+    # values are roots of eigenvalues, which are right to eps of the largest: one that is zero comes out as sqrt(eps)
+    np.testing.assert_allclose(a.values, b.values, rtol=1e-7, atol=1e-7 * a.values.max())
     np.testing.assert_allclose(a.static, b.static, rtol=1e-8)
     assert difference(mixer, shuffled).out_error < 1e-12
 

@@ -15,6 +15,7 @@ from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import create
 from ssmtool.training.evaluate import TASKS, evaluate
 from ssmtool.training.tasks import digits
+from ssmtool.training.tasks._contract import open_task
 
 SIZES = Sizes(1, 8, 10, (4, 2))
 
@@ -51,8 +52,22 @@ def test_every_source_gives_the_same_result(tmp_path: Path) -> None:
     assert len({evaluate(source).correct for source in sources}) == 1
 
 
-def test_digits_is_a_task() -> None:
-    assert TASKS == ("digits",)
+def test_tasks_are_files() -> None:
+    assert TASKS == ("digits", "imdb", "listops", "pathfinder", "scifar", "smnist")
+
+
+def test_tasks_of_tokens_take_options_and_mind_the_lengths(tmp_path: Path) -> None:
+    task = "listops:min_length=3,max_length=40,max_depth=3,max_args=4,test=50"
+    sizes = Sizes(15, 8, 10, (4,))
+    path = saved(tmp_path / "model.safetensors", weights("s5", sizes))
+    result = evaluate(path, task)
+    model = create("s5", sizes, seed=0).eval()
+    inputs, labels = open_task(task).load("test")
+    rows = [row[row >= 0].long() for row in inputs]
+    with torch.no_grad():  # one at a time: nothing is padded
+        found = torch.stack([model(torch.eye(15)[row][None])[0].argmax() for row in rows])
+    assert (result.correct, result.total) == (int((found == labels).sum()), 50)
+    assert result.task == "listops:min_length=3,max_length=40,max_depth=3,max_args=4,test=50"
 
 
 def refuse(error: type[SsmtoolError], words: str, path: Path, **options: str) -> None:
@@ -64,7 +79,7 @@ def refuse(error: type[SsmtoolError], words: str, path: Path, **options: str) ->
 
 def test_refusals_take_one_line(tmp_path: Path) -> None:
     path = saved(tmp_path / "good.safetensors", weights())
-    refuse(UsageError, "no task 'letters'. Known tasks: digits", path, task="letters")
+    refuse(UsageError, "no task 'letters'. Known tasks: digits, imdb, listops", path, task="letters")
     refuse(UsageError, "no device 'warp'", path, device="warp")
     foreign = saved(tmp_path / "foreign.safetensors", {"weight": torch.zeros(2, 2)})
     refuse(FamilyError, "not of a reference model", foreign)

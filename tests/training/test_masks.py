@@ -11,12 +11,12 @@ import torch
 from ssmtool.errors import ReductionError, UnstableError, UsageError
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.impulse import impulse_response
+from ssmtool.pipeline.live_layers import LiveLayers, diagonal_system
+from ssmtool.reductions.modal import normalised, scores
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import create, layouts
 from ssmtool.training import mask_modes
-from ssmtool.training.live_layers import LiveLayers, diagonal_system
 from ssmtool.training.live_writing import arrays_of
-from ssmtool.training.masks import relative, scored
 from tests.lti import samples
 from tests.training.modules import holder, neutral
 
@@ -30,15 +30,15 @@ def test_scores_are_the_gain_and_the_energy_of_each_mode_alone() -> None:
     for i in range(5):
         one = samples.slots(system, [i])
         b, c, radius = np.linalg.norm(one.B), np.linalg.norm(one.C), np.abs(np.exp(one.a[0, 0]))
-        assert scored(system, "last")[0, i] == pytest.approx((b * c / (1 - radius)) ** 2)
+        assert scores(system, "last")[0, i] == pytest.approx((b * c / (1 - radius)) ** 2)
         # the complex mode's own impulse response C lambda^k B, summed over 4000 steps of radius at most 0.99
         energy = sum((b * c * radius**k) ** 2 for k in range(4000))
-        assert scored(system, "aire")[0, i] == pytest.approx(energy)
+        assert scores(system, "aire")[0, i] == pytest.approx(energy)
 
 
 def test_relative_scores_divide_by_the_sum_of_all_larger_ones() -> None:
-    np.testing.assert_allclose(relative(np.array([[2.0, 6.0], [0.0, 4.0]])), [[2 / 12, 1.0], [0.0, 4 / 10]])
-    np.testing.assert_array_equal(relative(np.zeros((1, 3))), np.zeros((1, 3)))
+    np.testing.assert_allclose(normalised(np.array([[2.0, 6.0, 0.0, 4.0]])), [[2 / 12, 1.0, 0.0, 4 / 10]])
+    np.testing.assert_array_equal(normalised(np.zeros((1, 3))), np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize("score", ["last", "aire"])
@@ -47,7 +47,7 @@ def test_the_least_modes_of_all_layers_go(score: str) -> None:
     model = holder(neutral(*parts))
     result = mask_modes(model, 0.5, score)
     assert (result.modes, result.silenced) == (18, 9)
-    ranks = [relative(scored(system, score)) for system in parts]
+    ranks = [normalised(scores(system, score).reshape(1, -1)).reshape(system.a.shape) for system in parts]
     cut = np.sort(np.concatenate([rank.ravel() for rank in ranks]))[9]
     for i, (system, rank, now) in enumerate(zip(parts, ranks, systems(model), strict=True)):
         on = rank >= cut

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ssmtool.reference.model import layouts
-from ssmtool.training.recipe import RECIPES, Recipe, train
+from ssmtool.training.loop import train
+from ssmtool.training.recipe import RECIPES, Recipe
 from ssmtool.training.tasks import digits
 
 TINY = Recipe("s4d", width=8, depth=1, slots=4, epochs=2, batch=64, rate=1e-2, dropout=0.0, averaging=0.5)

@@ -18,10 +18,10 @@ from ssmtool.errors import FamilyError, UnstableError, UsageError
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.systems import DiagonalSystem
+from ssmtool.pipeline.live_layers import LiveLayers, diagonal_system
 from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 from ssmtool.reference.model import build, create, layouts
 from ssmtool.training import HankelRegularizer, Schedule, truncate
-from ssmtool.training.live_layers import LiveLayers, diagonal_system
 from ssmtool.training.live_writing import arrays_of
 from tests.lti import samples
 from tests.training.modules import holder, neutral

@@ -49,6 +49,10 @@ class StateSpace(nn.Module, ABC):
     def mix(self, u: torch.Tensor) -> torch.Tensor:
         """The linear map alone, D included, no nonlinearity: (batch, L, H) -> (batch, L, H)."""
 
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The linear map, where a layout's layer has nothing else inside."""
+        return self.mix(u)
+
     @abstractmethod
     def state_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that define the linear map: trained with their own rate."""
@@ -62,7 +66,11 @@ class StateSpace(nn.Module, ABC):
 
 
 class ReferenceModel(nn.Module):
-    """(batch, L, inputs) -> (batch, classes): encoder, pre-normed residual blocks, mean over time, decoder."""
+    """(batch, L, inputs) -> (batch, classes): encoder, pre-normed residual blocks, mean over time, decoder.
+
+    ``forward(u, lengths=None)``: with `lengths` (batch,) the mean is over each sequence's own steps. The blocks are
+    causal, so whatever stands behind a sequence's end changes nothing.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -75,6 +83,14 @@ class ReferenceModel(nn.Module):
     def state_slots(self) -> int:
         """Stored complex state slots in all: what the model carries from one time step to the next."""
         return sum(layer.systems * layer.slots for layer in self.state_spaces())
+
+
+def time_mean(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Mean over the first `lengths` steps, or all of them: (batch, L, H), (batch,) integers >= 1 -> (batch, H)."""
+    if lengths is None:
+        return x.mean(dim=-2)
+    inside = torch.arange(x.shape[-2], device=x.device) < lengths.unsqueeze(-1)
+    return torch.where(inside.unsqueeze(-1), x, 0).sum(dim=-2) / lengths.unsqueeze(-1).to(x.dtype)
 
 
 class TiedDropout(nn.Module):

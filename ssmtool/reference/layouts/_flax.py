@@ -1,7 +1,8 @@
 """The parts of a classifier around the state-space layers under flax's names, as the JAX code bases store them.
 
 S5 (lindermanlab/S5) and LRU (minimal-LRU) share the frame ``encoder.encoder``, ``encoder.layers_{i}``, ``decoder`` and
-differ in the layer ``seq``, the norm's name and the gate. Paths are joined with "." instead of "/".
+differ in the layer ``seq``, the norm's name and the gate; HankelReg has a frame of its own (hankelreg.py) and the same
+block. Paths are joined with "." instead of "/".
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssmtool.reference.layouts._contract import ReferenceModel, Sizes, StateSpace, TiedDropout, layer_indices
+from ssmtool.reference.layouts._contract import (
+    ReferenceModel,
+    Sizes,
+    StateSpace,
+    TiedDropout,
+    layer_indices,
+    time_mean,
+)
 
 
 class Dense(nn.Module):
@@ -44,21 +52,24 @@ class Block(nn.Module):
     """x + gate(GELU(seq(norm(x)))), on (batch, L, H).
 
     Args:
-        norm: name the norm is stored under.
+        norm, name: what the norm and the state-space layer are stored under.
         full: True for the gate out1(y) * sigmoid(out2(y)), False for y * sigmoid(out2(y)), which stores no out1.
     """
 
-    def __init__(self, seq: StateSpace, width: int, dropout: float, *, norm: str, full: bool) -> None:
+    def __init__(
+        self, seq: StateSpace, width: int, dropout: float, *, norm: str, full: bool, name: str = "seq"
+    ) -> None:
         super().__init__()
-        self.norm_name = norm
+        self.norm_name, self.name = norm, name
         self.add_module(norm, LayerNorm(width))
-        self.seq = seq
+        self.add_module(name, seq)
         self.out1 = Dense(width, width) if full else None
         self.out2 = Dense(width, width)
         self.dropout = TiedDropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.dropout(F.gelu(self.seq.mix(self.get_submodule(self.norm_name)(x))))
+        seq, norm = self.get_submodule(self.name), self.get_submodule(self.norm_name)
+        y = self.dropout(F.gelu(seq(norm(x))))
         y = (y if self.out1 is None else self.out1(y)) * torch.sigmoid(self.out2(y))
         return x + self.dropout(y)
 
@@ -92,8 +103,8 @@ class FlaxClassifier(ReferenceModel):
         self.encoder = Encoder(sizes.inputs, width, blocks)
         self.decoder = Dense(width, sizes.classes)
 
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.encoder(u).mean(dim=-2))
+    def forward(self, u: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        return self.decoder(time_mean(self.encoder(u), lengths))
 
 
 def frame_sizes(shapes: Mapping[str, tuple[int, ...]], poles: str) -> Sizes:

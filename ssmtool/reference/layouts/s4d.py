@@ -20,6 +20,7 @@ from ssmtool.reference.layouts._contract import (
     TiedDropout,
     layer_indices,
     log_uniform,
+    time_mean,
 )
 
 SUMMARY = "S4D, standalone file of state-spaces/s4: one single-input single-output system per channel"
@@ -85,8 +86,10 @@ class S4D(StateSpace):
         return (y + channels * self.D.unsqueeze(-1)).transpose(-1, -2)
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
-        y = self.dropout(F.gelu(self.mix(u)))
-        return self.output_linear(y.transpose(-1, -2)).transpose(-1, -2)
+        # Time before channels in memory, and the convolution of length 1 as a matrix product: both save time on a CPU.
+        y, linear = self.dropout(F.gelu(self.mix(u).contiguous())), self.output_linear[0]
+        assert isinstance(linear, nn.Conv1d)
+        return F.glu(F.linear(y, linear.weight.squeeze(-1), linear.bias))
 
     def state_parameters(self) -> Iterator[nn.Parameter]:
         yield self.D
@@ -107,8 +110,8 @@ class S4DClassifier(ReferenceModel):
         self.dropout = TiedDropout(dropout)
         self.decoder = nn.Linear(sizes.width, sizes.classes)
 
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
+    def forward(self, u: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         x = self.encoder(u)
         for layer, norm in zip(self.s4_layers, self.norms, strict=True):
             x = x + self.dropout(layer(norm(x)))
-        return self.decoder(x.mean(dim=-2))
+        return self.decoder(time_mean(x, lengths))

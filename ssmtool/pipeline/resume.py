@@ -1,0 +1,95 @@
+"""Where a refinement leaves what it needs to go on after a kill: one file beside the output, gone when that is written.
+
+The file is replaced as a whole at every look at the held-out part, and read without executing anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssmtool.errors import OutputError, UsageError
+
+
+def code_digest(function: Callable[..., Any] | None) -> str:
+    """Hash of the file a function is from; "" where there is none."""
+    try:
+        file = None if function is None else inspect.getsourcefile(function)
+    except TypeError:  # a callable object
+        file = None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
+
+
+class Resume:
+    """The states of all fits of one refinement.
+
+    Args:
+        path: of the file; it need not exist.
+        settings: what the result depends on; a file left by others is refused.
+
+    Raises:
+        UsageError: the file was left by a run with other settings, or cannot be read.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = path, {name: str(value) for name, value in settings.items()}
+        self.states: dict[str, dict[str, Any]] = {}
+        if not path.exists():
+            return
+        try:
+            found = torch.load(path, weights_only=True)
+            before, states = found["settings"], found["states"]
+        except Exception as error:
+            raise UsageError(
+                f"what an interrupted refinement left cannot be read ({type(error).__name__})",
+                where=str(path),
+                remedy="Delete the file to start afresh",
+            ) from None
+        for name, value in self.settings.items():
+            if before.get(name) != value:
+                raise UsageError(
+                    f"an interrupted refinement of this output had {name} = {before.get(name)}, now it is {value}",
+                    where=str(path),
+                    remedy="Run it with the same settings to go on, or delete the file to start afresh",
+                )
+        self.states = states
+
+    def memory(self, name: str) -> FitMemory:
+        """Of the fit called `name`."""
+        return FitMemory(self, name)
+
+    def write(self) -> None:
+        """Replace the file. Raises OutputError."""
+        scratch = self.path.with_name(self.path.name + ".new")
+        try:
+            torch.save({"settings": self.settings, "states": self.states}, scratch)
+            os.replace(scratch, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise OutputError(f"cannot be written: {error.strerror}", where=str(self.path)) from None
+
+    def forget(self) -> None:
+        """Remove the file: the result is written."""
+        self.path.unlink(missing_ok=True)
+
+
+class FitMemory:
+    """`ssmtool.fitting.Memory` of one fit."""
+
+    def __init__(self, resume: Resume, name: str) -> None:
+        self.resume, self.name = resume, name
+
+    def load(self) -> dict[str, Any] | None:
+        return self.resume.states.get(self.name)
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.resume.states[self.name] = state
+        self.resume.write()
