@@ -22,7 +22,8 @@ or, where they are selective (Layer.lti is False),
                                                       nothing but mixers; None where other blocks take part
 
 All are pure functions without input or output. `tensors` maps full tensor names to TensorInfo; `arrays` maps the
-layer's *roles* (keys of Layer.tensors) to float64 / complex128 / int64 arrays shaped as stored.
+layer's *roles* (keys of Layer.tensors) to float64 / complex128 / int64 arrays shaped as stored. `to_system` also takes
+PyTorch tensors of those dtypes, with gradients (see _arrays), and then makes systems of tensors.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ solvers for small eigenproblems are slow.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -68,36 +69,57 @@ def hankel_penalty(
         UnstableError: an eigenvalue on or outside the unit circle.
         UsageError: numbers that are not finite, or a kind or parameter out of range.
     """
-    return cast(Tensor, _HankelPenalty.apply(a, B, C, SpectralFunction(kind, scale, order), real)).sum()
+    return attached(a, B, C, evaluate(a, B, C, SpectralFunction(kind, scale, order), real)).sum()
 
 
-class _HankelPenalty(torch.autograd.Function):
-    """(S,) values; the gradient is worked out on the way, while the factors are at hand."""
+@dataclass(frozen=True)
+class Penalised:
+    """Values of a function of the Hankel singular values, and their gradients: g with d value = Re sum conj(g) dx.
 
+    Attributes:
+        value: (S,) float64.  a: (S, n).  B: (S, n, m).  C: (S, p, n) complex128; all on the CPU, without history.
+    """
+
+    value: Tensor
+    a: Tensor
+    B: Tensor
+    C: Tensor
+
+
+def evaluate(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: bool) -> Penalised:
+    """Values and gradients of every system by itself. Arguments and errors as in `hankel_penalty`."""
+    a, B, C = (x.detach().to("cpu", torch.complex128).resolve_conj().contiguous() for x in (a, B, C))
+    check_finite_and_stable(a, B, C)
+    one = _siso if B.shape[2] == C.shape[1] == 1 else _mimo
+    step = max(1, _TOGETHER // a.shape[1] ** 2)
+    pieces = [slice(i, min(i + step, len(a))) for i in range(0, len(a), step)]
+
+    def run(piece: slice) -> tuple[Tensor, ...]:
+        with torch.no_grad():  # a thread of its own
+            return one(a[piece], B[piece], C[piece], function, real)
+
+    parts = parallel(run, pieces, torch.device("cpu"), alone=True)
+    return Penalised(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def attached(a: Tensor, B: Tensor, C: Tensor, known: Penalised) -> Tensor:
+    """The values as a function of a, B and C that has the gradients known: (S,) float64 on the device of a."""
+    return cast(Tensor, _Attached.apply(a, B, C, known))
+
+
+class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: bool) -> Tensor:
-        inputs = [x.detach().to("cpu", torch.complex128).resolve_conj().contiguous() for x in (a, B, C)]
-        check_finite_and_stable(inputs[0], inputs[1], inputs[2])
-        siso = B.shape[2] == C.shape[1] == 1
-        evaluate = _siso if siso else _mimo
-        step = max(1, _TOGETHER // a.shape[1] ** 2)
-        pieces = [slice(i, min(i + step, len(a))) for i in range(0, len(a), step)]
-
-        def one(piece: slice) -> tuple[Tensor, ...]:
-            with torch.no_grad():  # a thread of its own
-                return evaluate(inputs[0][piece], inputs[1][piece], inputs[2][piece], function, real)
-
-        parts = parallel(one, pieces, torch.device("cpu"), alone=True)
-        value, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
-        ctx.save_for_backward(*(g.to(x.device, x.dtype) for g, x in zip(gradients, (a, B, C), strict=True)))
-        return value.to(a.device)
+    def forward(ctx: Any, a: Tensor, B: Tensor, C: Tensor, known: Penalised) -> Tensor:
+        pairs = ((known.a, a), (known.B, B), (known.C, C))
+        ctx.save_for_backward(*(g.to(x.device, x.dtype) for g, x in pairs))
+        return known.value.to(a.device)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ga, gB, gC = ctx.saved_tensors
         factor = grads[0].to(ga.real.dtype)
-        return factor[:, None] * ga, factor[:, None, None] * gB, factor[:, None, None] * gC, None, None
+        return factor[:, None] * ga, factor[:, None, None] * gB, factor[:, None, None] * gC, None
 
 
 def check_finite_and_stable(a: Tensor, B: Tensor, C: Tensor, where: str = "") -> None:
@@ -137,11 +159,11 @@ def _siso(a: Tensor, B: Tensor, C: Tensor, function: SpectralFunction, real: boo
     flags = torch.full(a.shape, real, dtype=torch.bool)
     L = kautz_factor(a, root, flags)
     values, E = torch.linalg.eigh(L.mT @ (J[:, :, None] * L), UPLO="L")
-    sigma, rank = values.abs().sort(dim=1, descending=True)
-    V = L @ E.gather(2, rank[:, None, :].expand_as(E))
-    sigma = torch.where(sigma < _SILENT, 0.0, sigma)
-    value, slope = function(sigma)
-    W = J[:, :, None] * V
+    sigma = torch.where(values.abs() < _SILENT, 0.0, values.abs())
+    descending, rank = sigma.sort(dim=1, descending=True)
+    value, slope = function(descending)
+    slope = slope.gather(1, rank.argsort(dim=1))
+    W = J[:, :, None] * (L @ E)
     ga, gb = _pull(_kernels(a), root[:, :, None], _weighted(W, sigma, slope))
     # The value depends on the residues alone: d/d(b c) = (d/db) / c at the scaled pair (root, sign * root).
     by_residue = gb[:, :, 0] / (sign * root).conj()
@@ -209,7 +231,7 @@ def _gramian(kernels: tuple[Tensor, Tensor], B: Tensor) -> Tensor:
 
 def _weighted(X: Tensor, sigma: Tensor, slope: Tensor) -> Tensor:
     """X diag(f'(sigma) / sigma) X^T over the values that are not negligible."""
-    kept = sigma > _NEGLIGIBLE * sigma[:, :1]
+    kept = sigma > _NEGLIGIBLE * sigma.amax(1, keepdim=True)
     weight = torch.where(kept, slope / torch.where(kept, sigma, 1.0), 0.0)
     return (X * weight[:, None]) @ X.mT
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -14,7 +16,7 @@ from ssmtool.errors import FamilyError, UnstableError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem
-from ssmtool.pipeline.model import FAMILIES, family_of, find_layers, matching
+from ssmtool.pipeline.model import FAMILIES, find_layers, matching
 
 _DTYPES = {
     torch.float64: "F64",
@@ -101,9 +103,14 @@ class LiveLayers:
             yield layer, diagonal_system(layer, arrays)
 
 
+@cache
+def _family(name: str) -> ModuleType:
+    return plugins.load(FAMILIES, name)
+
+
 def diagonal_system(layer: Layer, arrays: Mapping[str, Any]) -> DiagonalSystem:
     """The layer as diagonal systems, of tensors or arrays as given. Raises FamilyError, UsageError for dense ones."""
-    system = family_of(layer).to_system(layer, arrays)
+    system = _family(layer.family).to_system(layer, arrays)
     if not isinstance(system, DiagonalSystem):
         raise UsageError(
             "its state matrix is diagonal plus low rank, and only diagonal ones are handled in training",

@@ -1,4 +1,4 @@
-"""The regulariser a training run is asked for: ``none``, or ``kind:weight`` and options: ``hankel:1e-4,every=2``."""
+"""The regulariser a training run is asked for: ``none``, or ``kind:weight`` and options: ``hankel:1e-4,refresh=16``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssmtool.training.modal import ModalL1
 
 HANKEL = {"hankel": "sum", "hankel-log": "log", "hankel-tail": "tail", "hankel-entropy": "entropy"}
 KINDS = (*HANKEL, "modal-l1")
-OPTIONS = {"channels": int, "every": int, "scale": float, "order": float}  # of HankelRegularizer
+OPTIONS = {"channels": int, "refresh": int, "scale": float, "order": float}  # of HankelRegularizer
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ Truth is `hankel_singular_values` of the systems that the families make of the s
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import ssmtool.training
 from ssmtool import plugins
 from ssmtool.errors import FamilyError, UnstableError, UsageError
 from ssmtool.lti.hankel import hankel_singular_values
@@ -139,11 +142,67 @@ def test_drawn_channels_stand_for_all() -> None:
     assert [again().item() for _ in range(25)] == drawn[15:]
 
 
-def test_every_third_step_counts_three_times() -> None:
-    system = samples.ring(1, 3)
-    regularizer = HankelRegularizer(holder(neutral(system)), 1.0, every=3)
-    values = [regularizer().item() for _ in range(7)]
-    assert values == pytest.approx([3 * nuclear_norm(system), 0, 0] * 2 + [3 * nuclear_norm(system)])
+def doubled(model: nn.Module) -> None:
+    """Twice the output weights: twice every singular value."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".C"):
+                parameter.mul_(2)
+
+
+def test_refreshing_takes_turns_and_reuses_gradients() -> None:
+    first, second = samples.ring(2, 3), samples.ring(1, 2, 2, 2)
+    model = holder(neutral(first, second))
+    regularizer = HankelRegularizer(model, 1.0, refresh=3)
+    whole = nuclear_norm(first, second)
+    assert regularizer().item() == pytest.approx(whole)
+    doubled(model)
+    each = [nuclear_norm(samples.pick(first, 0)), nuclear_norm(samples.pick(first, 1)), nuclear_norm(second)]
+    values = [regularizer().item() for _ in range(3)]
+    steps = np.diff([whole, *values])
+    assert sorted(steps) == pytest.approx(sorted(each))  # one system's value doubles in each step
+    assert values[-1] == pytest.approx(2 * whole)
+    # all gradients are those of the doubled model now, although each was evaluated in another step
+    regularizer().backward()
+    exact = holder(neutral(first, second))
+    doubled(exact)
+    HankelRegularizer(exact, 1.0)().backward()
+    for (name, p), q in zip(model.named_parameters(), exact.parameters(), strict=True):
+        if not name.endswith(".D"):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=0)
+
+
+def test_steps_may_be_accumulated_before_going_backward() -> None:
+    system = samples.ring(4, 3)
+    model = holder(neutral(system))
+    regularizer = HankelRegularizer(model, 1.0, refresh=2)
+    torch.stack([regularizer() for _ in range(4)]).sum().backward()
+    single = holder(neutral(system))
+    HankelRegularizer(single, 4.0)().backward()
+    for p, q in zip(model.parameters(), single.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=0)
+
+
+def test_a_resumed_run_reuses_the_same_gradients() -> None:
+    def run(model: nn.Module, regularizer: HankelRegularizer, steps: int) -> list[float]:
+        optimizer, values = torch.optim.SGD(model.parameters(), 1e-3), []
+        for _ in range(steps):
+            optimizer.zero_grad()
+            value = regularizer()
+            value.backward()
+            optimizer.step()
+            values.append(value.item())
+        return values
+
+    system = samples.ring(5, 3)
+    model = holder(neutral(system))
+    whole = run(model, HankelRegularizer(model, 1.0, refresh=4), 12)
+    model = holder(neutral(system))
+    begun = HankelRegularizer(model, 1.0, refresh=4)
+    run(model, begun, 6)
+    resumed = HankelRegularizer(model, 1.0, refresh=4)
+    resumed.load_state_dict(begun.state_dict())
+    assert run(model, resumed, 6) == whole[6:]
 
 
 def test_new_parameters_of_another_size_are_found() -> None:
@@ -178,17 +237,21 @@ def test_selective_layers_are_refused_with_advice(family: str) -> None:
 
 def test_options_out_of_range_and_models_without_layers() -> None:
     model = holder(neutral(samples.ring(1, 3)))
-    wrong: list[dict[str, Any]] = [
-        {"weight": -1.0},
-        {"weight": math.nan},
-        {"channels": 0},
-        {"every": 0},
-        {"kind": "rank"},
-    ]
-    for options in wrong:
+    wrong: dict[str, list[Any]] = {"weight": [-1.0, math.nan], "channels": [0], "refresh": [0], "kind": ["rank"]}
+    for options in ({name: value} for name, values in wrong.items() for value in values):
         with pytest.raises(UsageError):
             HankelRegularizer(model, **options)
+    with pytest.raises(UsageError, match="channels and refresh"):
+        HankelRegularizer(model, channels=2, refresh=2)
     with pytest.raises(UsageError, match="no family 's6'"):
         HankelRegularizer(model, family="s6")
     with pytest.raises(FamilyError, match="no known state-space layer among the 2 tensors of Linear"):
         HankelRegularizer(nn.Linear(2, 2))
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import sys, ssmtool.training; print('torch' in sys.modules, 'HankelRegularizer' in dir(ssmtool.training))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'Regularizer'"):
+        ssmtool.training.Regularizer  # noqa: B018

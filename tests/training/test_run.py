@@ -83,7 +83,7 @@ def test_a_run_with_a_penalty_and_truncations_is_continued_too(tmp_path: Path, m
         **SETTINGS,
         "slots": 8,
         "epochs": 3,
-        "reg": "hankel:1e-3,channels=2",
+        "reg": "hankel:1e-3,refresh=3",
         "truncate": "order:10@0.3,energy:0.9@0.6",
     }
     whole = run_training(tmp_path / "whole", settings)
@@ -210,8 +210,8 @@ def test_a_state_executes_nothing(tmp_path: Path) -> None:
         ({"reg": "l2:1"}, "no regulariser 'l2'"),
         ({"reg": "hankel"}, "the weight of regulariser hankel is ''"),
         ({"reg": "hankel:-1"}, "the weight of regulariser hankel is '-1'"),
-        ({"reg": "hankel:1,each=2"}, "regulariser hankel has no option 'each'. It has: channels, every"),
-        ({"reg": "modal-l1:1,every=2"}, "has no option 'every'"),
+        ({"reg": "hankel:1,each=2"}, "regulariser hankel has no option 'each'. It has: channels, refresh"),
+        ({"reg": "modal-l1:1,refresh=2"}, "has no option 'refresh'"),
         ({"truncate": "rank:3@0.5"}, "the truncation 'rank:3@0.5' is neither energy:SHARE@TIME"),
         ({"truncate": "order:2.5@0.5"}, "the truncation"),
         ({"truncate": "energy:1.5@0.5"}, "the truncation"),
