@@ -129,7 +129,7 @@ def test_other_settings_after_a_kill_are_one_line(run, work):
             load("ref.safetensors"),
             "x.safetensors",
             rank=4,
-            inputs=np.load("inputs.npy"),
+            inputs=np.load("inputs.npy").astype(np.float32),
             refine=RefineOptions(10, 10, outputs="classes"),
             step=step,
             device="cpu",
