@@ -35,8 +35,7 @@ def resolve_destination(source: Checkpoint, destination: str | Path) -> Path:
         raise OutputError("is the input itself", where=where, remedy="Choose another destination")
     if origin in place.parents:
         raise OutputError("lies inside the input", where=where, remedy="Choose a destination outside it")
-    if exists:
-        raise OutputError("exists already", where=where, remedy="Choose another destination or remove it first")
+    _refuse_existing(exists, where)
     if source.kind == "directory" and place.suffix == ".safetensors":
         raise OutputError(
             "the input is a directory, so the output is one", where=where, remedy="Leave out .safetensors"
@@ -44,13 +43,43 @@ def resolve_destination(source: Checkpoint, destination: str | Path) -> Path:
     if source.kind != "directory" and place.suffix != ".safetensors":
         reason = "pickles are written as safetensors" if source.pickled else "the output is a safetensors file"
         raise OutputError(reason, where=where, remedy=f"Name it {place.stem}.safetensors")
+    _check_parent(place, where)
+    return place
+
+
+def resolve_new(destination: str | Path) -> Path:
+    """The absolute place of a new safetensors file that is made from no checkpoint.
+
+    Args:
+        destination: as typed.
+
+    Raises:
+        OutputError: the destination exists, is not called .safetensors, has no parent directory or cannot be written.
+    """
+    typed, where = Path(destination), str(destination)
+    with writing(where):
+        place, exists = Path(os.path.realpath(typed)), os.path.lexists(typed)
+    _refuse_existing(exists, where)
+    if place.suffix != ".safetensors":
+        raise OutputError(
+            "the output is a safetensors file", where=where, remedy=f"Name it {place.stem or 'model'}.safetensors"
+        )
+    _check_parent(place, where)
+    return place
+
+
+def _refuse_existing(exists: bool, where: str) -> None:
+    if exists:
+        raise OutputError("exists already", where=where, remedy="Choose another destination or remove it first")
+
+
+def _check_parent(place: Path, where: str) -> None:
     if not place.parent.is_dir():
         raise OutputError("parent directory does not exist", where=where, remedy=f"Create it: mkdir -p {place.parent}")
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise OutputError(
             "parent directory is not writable", where=where, remedy="Choose a destination this user may write to"
         )
-    return place
 
 
 class Stage:

@@ -7,10 +7,22 @@ from typing import Annotated
 import typer
 
 from ssmtool import plugins
-from ssmtool.cli import _complete, bench, compress, diagnose, evaluate, hsv, inspect, speculate, train, validate
+from ssmtool.cli import (
+    _complete,
+    bench,
+    compress,
+    diagnose,
+    evaluate,
+    hsv,
+    inspect,
+    realize,
+    speculate,
+    train,
+    validate,
+)
 from ssmtool.version import __version__
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, evaluate, train, speculate, bench)
+_COMMANDS = (inspect, hsv, diagnose, compress, validate, realize, evaluate, train, speculate, bench)
 
 
 def command():

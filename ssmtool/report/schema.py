@@ -24,10 +24,10 @@ class Tool(_Strict):
 
 class Source(_Strict):
     path: str
-    kind: Literal["safetensors", "pickle", "directory"]
+    kind: Literal["safetensors", "pickle", "directory", "npy", "npz", "text"]
     sha256: str | None = Field(description="of the file; null where only headers were read")
     tensors: int
-    bytes: int = Field(description="of all tensors")
+    bytes: int = Field(description="of all tensors; of the arrays read, in float64, where the input is no checkpoint")
 
 
 class Document(_Strict):
