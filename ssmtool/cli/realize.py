@@ -118,8 +118,8 @@ def command(
     """Turn impulse responses into state-space layers.
 
     Long-convolution kernels, FIR filters or any recorded impulse response become a checkpoint in the neutral format,
-    which every other sub-command opens. Give exactly one of --rank, --energy and --error. The report shows what the model
-    costs, and what no model with as many states can avoid.
+    which every other sub-command opens. Give exactly one of --rank, --energy and --error. The report shows what the
+    model costs, and what no model with as many states can avoid.
     """
     where = checked_device(device)
     from ssmtool.pipeline.realise import realize

@@ -16,9 +16,10 @@ _RANKS = (1e-13, 1e-10, 1e-7)  # singular values of the problem, relative, below
 def fit_residues(system: DiagonalSystem, h: np.ndarray) -> list[DiagonalSystem]:
     """The system with the C that brings its first L lags nearest to h.
 
-    Minimises sum_k ||h_k - Re(C exp(k a) B) - D [k = 0]||_F^2, which is linear in C; poles, B and D stay. For one input and output this is the best model with these poles. Poles close to
-    each other make residues large that cancel, which storage in single precision does not survive: the answers with
-    fewer directions of the problem are smaller and less exact.
+    Minimises sum_k ||h_k - Re(C exp(k a) B) - D [k = 0]||_F^2, which is linear in C; poles, B and D stay. For one
+    input and output this is the best model with these poles. Poles close to each other make residues large that cancel,
+    which storage in single precision does not survive: the answers with fewer directions of the problem are smaller
+    and less exact.
 
     Args:
         system: one diagonal system (S = 1).

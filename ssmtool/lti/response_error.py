@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmtool.lti.hankel_matrix import fast_length
+from ssmtool.lti.kernel_residues import lag_error
 from ssmtool.lti.norms import h2_norm
-from ssmtool.lti.residues import lag_error
 from ssmtool.lti.systems import DiagonalSystem
 
 _OVERSAMPLING = 4  # frequencies per lag: between two of them the gain of L lags rises by at most a twelfth

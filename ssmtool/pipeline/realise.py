@@ -194,8 +194,8 @@ def _remarks(found: list[Candidate], target: Target, item: Lags) -> list[str]:
     remarks = []
     if moved:
         remarks.append(
-            f"{len(moved)} of {len(found)} systems had poles on or outside the unit circle, because the lags do not decay: "
-            "these were moved just inside, and the response goes on long after the last lag"
+            f"{len(moved)} of {len(found)} systems had poles on or outside the unit circle, because the lags do not "
+            "decay: these were moved just inside, and the response goes on long after the last lag"
         )
     if target.kind == "rank":
         fewer = sum(c.order < target.rank - 1 for c in found)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ssmtool import plugins
 from ssmtool.checkpoint import round_to
 from ssmtool.errors import ReductionError
-from ssmtool.lti.realise import Realisation
 from ssmtool.lti.kernel_residues import lag_error
+from ssmtool.lti.realise import Realisation
 from ssmtool.lti.response_error import ResponseError, response_error
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.lti.textbook import current_input
-from ssmtool.reductions._contract import Target
+from ssmtool.reductions._contract import Options, Target
 
 METHODS = ("balanced", "era", "aak")
 MOST = 512  # states up to which the decomposition of long responses is iterated
@@ -66,7 +66,6 @@ class Solver:
         self._h, self._dtype, self._feedthrough, self._device = h, dtype, feedthrough, device
         self._sequence = h[:, :, 1:] if feedthrough else h
         self._single = single
-        self._plain: Realisation | None = None
         self._made: dict[tuple[str, int], Candidate] = {}
         self.most = min(h.shape[:2]) * self._sequence.shape[2]
         self._long = max(h.shape[:2]) * self._sequence.shape[2] > _FULL
@@ -84,7 +83,6 @@ class Solver:
     def prepare(self, count: int) -> None:
         """Decompose for models of up to `count` states."""
         self.spectrum = Realisation(self._sequence, min(count, self.most), self._device, single=self._single)
-        self._plain = None if self._feedthrough else self.spectrum
         self._made = {}
 
     @property
@@ -107,8 +105,10 @@ class Solver:
             models = [(model, 0)]
         else:
             models, bound = [(self.spectrum.balanced(order), 0)], 2 * float(self.spectrum.tail[order])
-        if self._feedthrough and not optimal:
-            models = [(current_input(replace(model, D=self._h[None, :, :, 0]))[0], moved) for model, moved in models]
+        if self._feedthrough:
+            forms = [current_input(replace(model, D=self._h[None, :, :, 0])) for model, _ in models]
+            bound += float(forms[0][1][0])
+            models = [(form, moved) for (form, _), (_, moved) in zip(forms, models, strict=True)]
         stored = [self._stored(model) for model, _ in models]
         errors = [lag_error(model, self._h) for model in stored]
         chosen = next(i for i, error in enumerate(errors) if error <= min(errors) * (1 + _SAME))
@@ -174,14 +174,17 @@ class Solver:
         return True
 
     def _aak(self, order: int) -> tuple[DiagonalSystem, float]:
-        """Optimal Hankel-norm approximation of the truncation to as many states as are known; D is chosen with it."""
-        if self._plain is None:
-            self._plain = Realisation(self._h, self.spectrum.count, self._device)
-        known = min(self._plain.usable, 2 * order + _AAK_MORE)
-        full = self._plain.truncated(known)
+        """Optimal Hankel-norm approximation of the truncation to as many states as are known, and its bound.
+
+        D is chosen with it, unless it is h_0: what is approximated then is h_1, h_2, ..., whose D stays 0.
+        """
+        known = min(self.spectrum.usable, 2 * order + _AAK_MORE)
+        full = self.spectrum.truncated(known)
         hankel_norm = plugins.load("ssmtool.reductions", "hankel_norm")
-        result = hankel_norm.reduce(full, Target("rank", order))
-        return result.system, float(result.bound[0]) + 2 * float(self._plain.tail[known])
+        options = Options(feedthrough=not self._feedthrough)
+        result = hankel_norm.reduce(full, Target("rank", order), options=options)
+        written = float(np.max(result.diagonal_error))
+        return result.system, float(result.bound[0]) + written + 2 * float(self.spectrum.tail[known])
 
     def _stored(self, system: DiagonalSystem) -> DiagonalSystem:
         """Rounded to the storage type; where h_0 is to be kept, D makes up for the rounding of C B."""

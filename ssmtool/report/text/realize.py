@@ -13,19 +13,8 @@ from ssmtool.report.text.page import Page
 if TYPE_CHECKING:
     from ssmtool.pipeline.realisation import LayerRealisation, Realised
 
-_COLUMNS = (
-    "layer",
-    "systems",
-    "lags",
-    "method",
-    "states",
-    "slots",
-    "least",
-    "bound",
-    "H∞ error",
-    "lag error",
-    "beyond",
-)
+_COLUMNS = ("layer", "systems", "lags", "method", "states", "slots")
+_ERRORS = {"least": "least", "bound": "bound", "hinf": "H∞ error", "lags": "lag error", "beyond": "beyond"}
 
 
 def realize_text(done: Realised, terminal: bool | None = None) -> str:
