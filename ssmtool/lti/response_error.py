@@ -45,7 +45,8 @@ def response_error(system: DiagonalSystem, h: np.ndarray) -> ResponseError:
     B = system.B * np.exp(h.shape[2] * system.a)[:, :, None]
     B = np.where(np.abs(B) > _VANISHED, B, 0.0)
     late = DiagonalSystem(system.a, B, system.C, np.zeros_like(system.D))
-    return ResponseError(lag_error(system, h), float(h2_norm(late)[0]), hinf_error(system, h))
+    beyond = float(h2_norm(late)[0]) if system.slots else 0.0
+    return ResponseError(lag_error(system, h), beyond, hinf_error(system, h))
 
 
 def hinf_error(system: DiagonalSystem, h: np.ndarray) -> float:

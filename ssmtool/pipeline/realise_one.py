@@ -22,7 +22,7 @@ METHODS = ("balanced", "era", "aak")
 MOST = 512  # states up to which the decomposition of long responses is iterated
 _FULL = 2048  # size of a Hankel matrix up to which all of its singular values can be had
 _START = 32  # states the first decomposition is made for when the order is not given
-_AAK_MORE = 16  # states beyond twice the order that the Hankel-norm approximation starts from
+_AAK_MORE = 48  # states beyond twice the order that the Hankel-norm approximation starts from
 AAK_MOST = 128  # states up to which `best` tries it: it takes the cube of their number
 _SAME = 0.02  # errors that differ by this share are equally good: the simpler method wins
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from ssmtool.report import schema
 from ssmtool.report.bench_document import BenchDocument
 from ssmtool.report.json_text import json_text
+from ssmtool.report.realize_document import RealizeDocument
 
 DOCUMENTS = [
     schema.InspectDocument,
@@ -22,6 +23,7 @@ DOCUMENTS = [
     schema.SelectiveValidateDocument,
     schema.EvaluateDocument,
     BenchDocument,
+    RealizeDocument,
 ]
 
 
