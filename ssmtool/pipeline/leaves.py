@@ -136,8 +136,7 @@ def _reach(part: Tensor, size: Tensor, tensors: Mapping[str, Tensor]) -> dict[st
 
 def _slopes(value: Tensor, tensors: Mapping[str, Tensor], again: bool = False) -> dict[str, Tensor]:
     """d value / d tensor, zeros where there is none; `again`: they can be differentiated themselves."""
-    options = {"retain_graph": True, "create_graph": again, "allow_unused": True}
-    found = torch.autograd.grad(value, list(tensors.values()), **options)
+    found = torch.autograd.grad(value, list(tensors.values()), retain_graph=True, create_graph=again, allow_unused=True)
     return {
         role: torch.zeros_like(x) if slope is None else slope
         for (role, x), slope in zip(tensors.items(), found, strict=True)
