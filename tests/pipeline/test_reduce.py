@@ -115,6 +115,7 @@ def test_layouts_that_share_poles_or_store_real_ones_get_a_subset(tmp_path, fami
     assert candidates(layer, How("balanced"), options) == ("subset",)
     with pytest.raises(ReductionError, match="Use --method subset"):
         candidates(layer, How("modal"), options)
+    assert candidates(layer, How("time_limited", horizon=9, by_name=False), Options(horizon=9)) == ("subset",)
     done = compress(load(folder), None, rank=2, method="best", dry_run=True, device="cpu")
     assert all(row.method == "subset" and [name for name, _ in row.tried] == ["subset"] for row in done.layers)
 
