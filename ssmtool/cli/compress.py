@@ -57,7 +57,7 @@ EXAMPLES = examples(
     "ssmtool compress model.safetensors --error 1e-3 --dry-run",
     "ssmtool compress model.safetensors --rank 8 --method best",
     "ssmtool compress model.safetensors --rank 8 --refine 300 --calibrate inputs.npy",
-    "ssmtool compress model.safetensors --budget 0.2 --allocate best --per-layer --calibrate inputs.npy",
+    "ssmtool compress model.safetensors --rank 12 --allocate best --per-layer --calibrate x.npy",
     "ssmtool compress mamba2-370m --rank 64 --tokens calibration.npy",
     "ssmtool compress mamba2-370m --rank 32 --export projected --self 128",
     "ssmtool compress mamba2-370m --drop-blocks 12 --tokens calibration.npy",

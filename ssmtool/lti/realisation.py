@@ -66,8 +66,12 @@ class Modes:
         systems, sequences, length, _ = inputs.shape
         lam = torch.exp(self.a)
         lam = torch.where(self.real, lam.real.to(lam.dtype), lam)
-        driven = torch.einsum("sklm,snm->klsn", inputs.to(self.slot_B.dtype), self.slot_B).flatten(2)
-        x = diagonal_states(lam.flatten(), driven.contiguous())[0]
+        u = inputs.permute(1, 2, 0, 3)
+        # Real times complex in two real products: the inputs need not become complex first.
+        driven = torch.view_as_complex(
+            torch.stack([(u[..., None, :] @ part.mT).squeeze(-2) for part in (self.slot_B.real, self.slot_B.imag)], -1)
+        )
+        x = diagonal_states(lam.flatten(), driven.flatten(2))[0]
         x = x.view(sequences, length, systems, -1).permute(2, 0, 1, 3)
         return torch.cat([x.real, x.imag], dim=3)
 

@@ -92,12 +92,13 @@ def compress(
     """
     chosen = linear(model.select(layers))
     wish = asked(chosen, rank=rank, energy=energy, error=error, budget=budget)
+    by_name = method is not None
     if refine is not None:
         if inputs is None:
             raise UsageError("a refinement needs calibration inputs", remedy="Give --calibrate FILE")
         if method is None:
             method, horizon = "time_limited", horizon or inputs.shape[1]
-    how = How(method or "balanced", score, horizon, band, residues, least_slots=refine is not None)
+    how = How(method or "balanced", score, horizon, band, residues, refine is not None, by_name)
     how = checked(how, calibrated=inputs is not None)
     if allocate is not None:
         given = {"rank": rank, "budget": budget, "energy": energy, "error": error}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssmtool import plugins
 from ssmtool.errors import ReductionError, UsageError
@@ -25,6 +25,7 @@ class How:
         band: (low, high), frequencies that matter, radians per step.
         residues: refit the output weights of the result on the original's impulse response, over the horizon if given.
         least_slots: store no more slots than pairs of states: two real poles share the slot of a pair.
+        by_name: whether the method was asked for, or is the default, which gives way where a layout cannot respect it.
     """
 
     method: str = "balanced"
@@ -33,6 +34,7 @@ class How:
     band: tuple[float, float] | None = None
     residues: bool = False
     least_slots: bool = False
+    by_name: bool = True
 
     @property
     def description(self) -> str:
@@ -71,7 +73,7 @@ def checked(how: How, *, calibrated: bool) -> How:
                 )
         if how.score != "last" and "score" not in module.OPTIONS:
             raise UsageError(f"--method {how_method} takes no --score", remedy="--method modal does")
-    return How(how_method, how.score, how.horizon, how.band, how.residues, how.least_slots)
+    return replace(how, method=how_method)
 
 
 def _taking(option: str) -> list[str]:
@@ -86,7 +88,7 @@ def candidates(layer: Layer, how: How, options: Options) -> tuple[str, ...]:
     """
     if layer.constraints.shared_poles or layer.constraints.real_poles:
         # Every other method moves the poles of every channel; the result says what was done.
-        if how.method not in ("balanced", "subset", BEST):
+        if how.by_name and how.method not in ("balanced", "subset", BEST):
             raise ReductionError(
                 f"its layout shares poles among channels or stores real ones, which --method {how.method} cannot "
                 "respect",

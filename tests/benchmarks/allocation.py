@@ -1,6 +1,6 @@
 """Allocations of one total of states, judged by test accuracy on sequential digits.
 
-    python tests/benchmarks/allocation.py            about two minutes on one core
+    python tests/benchmarks/allocation.py            about four minutes on one core
 
 On the S4D checkpoint ranks differ among layers and channels: three obvious allocations (by sigma, by sigma / sigma_1,
 by sigma times the norm of the loss gradient at the channel's output) against uniform and ours. On the S5 and LRU

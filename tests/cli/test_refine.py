@@ -41,7 +41,7 @@ def test_the_text_says_what_the_fit_reached(run, work):
     )
     assert code == 0
     words = " ".join(out.split())
-    assert "rank 4 by balanced, refined" in words
+    assert "rank 4 by time_limited, refined" in words
     assert "refined before after noise steps" in words
     assert "Fitted to 36 sequences without labels, judged on 4 others" in words
     assert "same class" in words

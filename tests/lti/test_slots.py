@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ssmtool.lti.impulse import impulse_response
 from ssmtool.lti.slots import least_slots
@@ -13,8 +14,8 @@ from ssmtool.lti.systems import DiagonalSystem
 def system(poles, seed=0, inputs=1, outputs=1):
     """One system with the given logarithms of poles; real ones have real weights."""
     rng = np.random.default_rng(seed)
-    a = np.array(poles, dtype=complex)[None]
-    free = (np.abs(np.sin(a.imag)) > 1e-12)[0]
+    a: NDArray[np.complexfloating] = np.array(poles, dtype=complex)[None]
+    free = (np.abs(np.sin(np.imag(a))) > 1e-12)[0]
     B = rng.normal(size=(1, len(poles), inputs)) + 1j * free[None, :, None] * rng.normal(size=(1, len(poles), inputs))
     C = rng.normal(size=(1, outputs, len(poles))) + 1j * free * rng.normal(size=(1, outputs, len(poles)))
     return DiagonalSystem(a, B, C, np.zeros((1, outputs, inputs)))
@@ -90,7 +91,8 @@ def test_systems_without_states_are_no_error():
 
 def test_every_system_counts_for_itself():
     one, two = system([-0.1, -0.2, -0.3, -0.4]), system([-0.1 + 1j, -0.2 + 2j, -0.3, -0.4], 1)
-    both = DiagonalSystem(*(np.concatenate([getattr(one, p), getattr(two, p)]) for p in "aBCD"))
+    a, B, C, D = (np.concatenate([getattr(one, p), getattr(two, p)]) for p in "aBCD")
+    both = DiagonalSystem(a, B, C, D)
     found = least_slots(both, both, np.array([4, 6]), None, "cpu")
     used = (found.B != 0).any(axis=2) & (found.C != 0).any(axis=1)
     assert used.sum(axis=1).tolist() == [2, 3]

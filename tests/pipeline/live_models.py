@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -97,6 +100,11 @@ def built(state):
 class Neutral(nn.Module):
     """A multi-input multi-output system in the neutral layout: x[k] = exp(a) x[k-1] + B u[k], y = Re(C x) + D u."""
 
+    lambda_log: Any
+    B: Any
+    C: Any
+    D: Any
+
     def __init__(self, width: int, states: int, seed: int, *, buffers: bool = False):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
@@ -123,6 +131,8 @@ class Neutral(nn.Module):
 class Block(nn.Module):
     """A norm, the system, a nonlinearity; `how` it calls the system."""
 
+    ssm: Any
+
     def __init__(self, width: int, states: int, seed: int, how: str = "module", **options):
         super().__init__()
         self.ssm, self.how = Neutral(width, states, seed, **options), how
@@ -136,6 +146,8 @@ class Block(nn.Module):
 
 class Stack(nn.Module):
     """Encoder (of numbers or tokens), blocks, mean over time, decoder."""
+
+    layers: Any
 
     def __init__(
         self, width: int = 3, states: int = 4, how: str = "module", *, tokens: int = 0, inputs: int = 2, **options
@@ -157,8 +169,6 @@ class Stack(nn.Module):
 
 def smaller(model: Stack, states: int) -> Stack:
     """The same model with the first few states of every layer: a crude reduction."""
-    import copy
-
     out = copy.deepcopy(model)
     for layer in out.layers:
         for name, cut in (("lambda_log", 0), ("B", 0), ("C", 1)):

@@ -70,6 +70,8 @@ class Odd(nn.Module):
 
 
 class OddModel(nn.Module):
+    table: torch.Tensor
+
     def __init__(self, length):
         super().__init__()
         self.block = Odd()

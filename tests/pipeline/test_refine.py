@@ -208,5 +208,5 @@ def test_the_public_names():
     assert ssmtool.refine is refine
     assert ssmtool.RefineOptions is RefineOptions
     assert {"refine", "RefineOptions"} <= set(ssmtool.__all__)
-    assert "ssmtool.refine(model, smaller, inputs" in inspect.getdoc(refine)
+    assert "ssmtool.refine(model, smaller, inputs" in (inspect.getdoc(refine) or "")
     assert inspect.signature(refine).return_annotation == Refinement.__name__

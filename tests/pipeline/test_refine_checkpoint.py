@@ -15,7 +15,7 @@ from ssmtool.pipeline.compress import compress
 from ssmtool.pipeline.inputs import read_inputs
 from ssmtool.pipeline.live import load_build
 from ssmtool.pipeline.model import load
-from ssmtool.pipeline.refine import RefineOptions
+from ssmtool.pipeline.refine import Refinement, RefineOptions
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import build, create, layouts
 from tests.pipeline.checkpoints import raw, tensors_of, written
@@ -46,6 +46,13 @@ def refined(path, output, **options):
     return compress(load(path), output, **given)
 
 
+def reached(done, which="refinement") -> Refinement:
+    """What the fit, or its control, reached."""
+    found = getattr(done, which)
+    assert found is not None
+    return found
+
+
 def state_tensors(path):
     found: tuple[Layer, ...] = load(path).layers
     return {name for layer in found for name in layer.tensors.values()}
@@ -67,8 +74,7 @@ def test_reference_models_come_closer_and_only_state_spaces_differ(tmp_path, lay
     assert set(output) == set(before)
     assert all(raw(output[name]) == raw(before[name]) for name in set(before) - ours)
     assert all(output[name].dtype == before[name].dtype for name in before)
-    assert done.refinement is not None
-    assert done.refinement.outputs.after < done.refinement.outputs.before
+    assert reached(done).outputs.after < reached(done).outputs.before
     fresh = sequences(60, 20, seed=11)
     assert divergence(path, written(done), fresh) < divergence(path, plain, fresh)
     assert [row.refined for row in done.layers] == [True, True]
@@ -84,7 +90,7 @@ def test_what_is_reported_is_what_is_in_the_file(tmp_path):
     done = refined(path, tmp_path / "out.safetensors")
     judging = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:4]
     data = torch.from_numpy(DATA)[judging]
-    assert done.refinement.outputs.after == pytest.approx(divergence(path, written(done), data), rel=1e-3)
+    assert reached(done).outputs.after == pytest.approx(divergence(path, written(done), data), rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -95,7 +101,7 @@ def test_storage_types_stay_and_what_did_not_move_is_untouched(tmp_path, dtype):
     assert all(output[name].dtype == dtype for name in output)
     steps = [name for name in before if name.endswith("log_dt")]
     assert all(raw(output[name]) == raw(before[name]) for name in steps)
-    assert done.refinement.outputs.after < done.refinement.outputs.before
+    assert reached(done).outputs.after < reached(done).outputs.before
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -112,8 +118,8 @@ def test_a_model_of_the_users_own_code(tmp_path, prefix):
         data = torch.from_numpy(DATA)
         wanted = original(data).double()
         error = (model(data[judging]) - wanted[judging]).square().mean() / wanted.var(correction=0)
-    assert done.refinement.outputs.after == pytest.approx(error.item(), rel=1e-3)
-    assert done.refinement.outputs.after < 0.5 * done.refinement.outputs.before
+    assert reached(done).outputs.after == pytest.approx(error.item(), rel=1e-3)
+    assert reached(done).outputs.after < 0.5 * reached(done).outputs.before
     changed = {name for name in before if raw(output[name]) != raw(before[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"C", "D", "log_A_real", "A_imag"}
 
@@ -205,8 +211,8 @@ def test_unstable_states_are_kept_through_a_refinement(tmp_path):
     done = refined(path, tmp_path / "out.safetensors")
     after = tensors_of(written(done))["encoder.layers_0.seq.Lambda_re"]
     assert (after > 0).sum() == 1
-    assert done.refinement.outputs.after < done.refinement.outputs.before
-    assert any(fit.fit.after < fit.fit.before for fit in done.refinement.layers)
+    assert reached(done).outputs.after < reached(done).outputs.before
+    assert any(fit.fit.after < fit.fit.before for fit in reached(done).layers)
     assert "kept as they are" in done.layers[0].remarks[0]
 
 
@@ -223,9 +229,9 @@ def test_the_control_is_reported_and_changes_nothing(tmp_path):
     plain = written(refined(path, tmp_path / "plain.safetensors"))
     done = refined(path, tmp_path / "out.safetensors", control=True)
     assert written(done).read_bytes() == plain.read_bytes()
-    assert done.control.outputs.before == pytest.approx(done.refinement.outputs.before, rel=1e-4)
-    assert done.control.outputs.after <= done.control.outputs.before
-    assert done.control.layers != done.refinement.layers
+    assert reached(done, "control").outputs.before == pytest.approx(reached(done).outputs.before, rel=1e-4)
+    assert reached(done, "control").outputs.after <= reached(done, "control").outputs.before
+    assert reached(done, "control").layers != reached(done).layers
 
 
 def test_code_that_drops_a_layer_is_refused(tmp_path):

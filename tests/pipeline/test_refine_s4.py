@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,12 @@ from tests.pipeline.live_models import sequences
 
 class Kernel(nn.Module):
     """2 Re sum_n C B (exp(dt A) - 1) / A exp(dt A j), A = -exp(A_real) - i A_imag, dt = exp(inv_dt)."""
+
+    C: Any
+    B: Any
+    A_real: Any
+    A_imag: Any
+    inv_dt: Any
 
     def __init__(self, state, prefix):
         super().__init__()
@@ -96,7 +104,8 @@ def test_the_model_here_is_the_layer_that_is_reduced():
     infos = {name: TensorInfo(tuple(x.shape), "F32") for name, x in tensors.items()}
     layer = module.layers(infos, config)[0]
     system = module.to_system(layer, {role: tensors[name].double().numpy() for role, name in layer.tensors.items()})
-    kernel = Model(tensors).get_submodule(layer.tensors["D"].removesuffix(".D")).kernel(12).detach()
+    made: Any = Model(tensors).get_submodule(layer.tensors["D"].removesuffix(".D"))
+    kernel = made.kernel(12).detach()
     response = torch.from_numpy(impulse_response(system, 12))[:, 0, 0]
     response[:, 0] -= tensors[layer.tensors["D"]][0].double()
     torch.testing.assert_close(kernel.double(), response, atol=1e-4, rtol=1e-4)

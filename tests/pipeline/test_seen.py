@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from ssmtool.pipeline.seen import seen_by
 from ssmtool.reductions._contract import Seen
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import create, layouts
-from tests.pipeline.live_models import Stack, built, s4d_state, sequences
+from tests.pipeline.live_models import Neutral, Stack, built, s4d_state, sequences
 
 
 def all_places(model, data):
@@ -91,13 +93,11 @@ class Narrow(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.ssm, self.down = Stack().layers[0].ssm, nn.Linear(5, 3)
-        self.lambda_log, self.B, self.C, self.D = (self.ssm._parameters.pop(n) for n in ("lambda_log", "B", "C", "D"))
+        self.down, values = nn.Linear(5, 3), Neutral(3, 4, 0)
+        self.lambda_log, self.B, self.C, self.D = values.lambda_log, values.B, values.C, values.D
 
     def forward(self, x):
-        for name in ("lambda_log", "B", "C", "D"):
-            self.ssm.__dict__[name] = getattr(self, name)
-        return self.ssm.run(self.down(x))
+        return Neutral.run(cast(Any, self), self.down(x))
 
 
 def test_a_module_with_other_channels_than_its_layer_is_refused():
@@ -129,6 +129,7 @@ def test_the_weight_is_the_mean_square_of_the_jacobian(index):
     data = sequences(128, 8)
     place = all_places(model, data)[index]
     weight = seen_by(model, place, data).weight
+    assert weight is not None
     part = model.get_submodule(place.inner)
     expected = torch.zeros(3, 3, dtype=torch.float64)
     for u in data[:, None]:

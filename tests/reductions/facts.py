@@ -56,6 +56,8 @@ FACTS = {
     "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
     "residualised": Facts(moves_feedthrough=True),
+    "band_limited": Facts(options=Options(band=(0.1, 2.0))),
+    "input_weighted": Facts(data=True),
     "time_limited": Facts(options=Options(horizon=40)),
     "subset": Facts(refuses=lambda system: needs_poles(system) or system.inputs != 1, halves_pairs=False),
 }
