@@ -86,7 +86,7 @@ def complete(*words: str) -> list[str]:
 def test_completion_offers_commands_and_plug_in_names():
     assert complete("com") == ["compress"]
     assert complete("hsv", "model", "--family", "s5") == ["s5", "s5_pytorch"]
-    assert complete("compress", "model", "--method", "b") == ["balanced"]
+    assert complete("compress", "model", "--method", "b") == ["balanced", "band_limited"]
     assert complete("evaluate", "model", "--task", "d") == ["digits"]
 
 
