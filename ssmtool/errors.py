@@ -55,7 +55,7 @@ class CalibrationError(SsmtoolError):
 
 
 class DataError(SsmtoolError):
-    """Files of a task that are missing, damaged, or of another format."""
+    """Files of a task that are missing, damaged, or of another format; signals that do not determine a system."""
 
 
 class MismatchError(SsmtoolError):

@@ -14,6 +14,7 @@ from ssmtool.cli import (
     diagnose,
     evaluate,
     hsv,
+    identify,
     inspect,
     realize,
     speculate,
@@ -22,7 +23,7 @@ from ssmtool.cli import (
 )
 from ssmtool.version import __version__
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, realize, evaluate, train, speculate, bench)
+_COMMANDS = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
 
 
 def command():

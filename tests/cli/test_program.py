@@ -7,7 +7,19 @@ import torch
 
 import ssmtool
 from ssmtool import plugins
-from ssmtool.cli import bench, compress, diagnose, evaluate, hsv, inspect, realize, speculate, train, validate
+from ssmtool.cli import (
+    bench,
+    compress,
+    diagnose,
+    evaluate,
+    hsv,
+    identify,
+    inspect,
+    realize,
+    speculate,
+    train,
+    validate,
+)
 from ssmtool.cli.app import command
 
 COMMON = {"--family", "--json", "--quiet", "--help"}
@@ -22,6 +34,7 @@ OPTIONS = {
     "realize": (COMMON - {"--family"})
     | {"--output", "--rank", "--energy", "--error", "--method", "--tensor", "--key", "--axes", "--feedthrough"}
     | {"--dtype", "--dry-run", "--device"},
+    "identify": COMMON - {"--family"} | {"--output", "--order", "--horizon", "--holdout", "--dtype", "--dry-run"},
     "evaluate": COMMON | {"--task", "--data", "--device"},
     "train": (COMMON - {"--family"})
     | {"--output", "--task", "--model", "--reg", "--truncate", "--resume", "--seed", "--epochs", "--width", "--depth"}
@@ -62,7 +75,7 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 
 def test_every_command_documents_every_option():
     program = command()
-    modules = (inspect, hsv, diagnose, compress, validate, realize, evaluate, train, speculate, bench)
+    modules = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
     assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ssmtool.report import schema
 from ssmtool.report.bench_document import BenchDocument
+from ssmtool.report.identify_document import IdentifyDocument
 from ssmtool.report.json_text import json_text
 from ssmtool.report.realize_document import RealizeDocument
 
@@ -24,6 +25,7 @@ DOCUMENTS = [
     schema.EvaluateDocument,
     BenchDocument,
     RealizeDocument,
+    IdentifyDocument,
 ]
 
 
