@@ -67,7 +67,7 @@ class Realisation:
         A = torch.einsum("imk,iml->kl", Z[1:], Z[:-1]).cpu().numpy()
         self._A = A * (root[:, None] / root)
         self._B, self._C = root[:, None] * Z[0].T.cpu().numpy(), first.cpu().numpy() * root
-        self._era: tuple[Triplets, int] | None = None
+        self._era: tuple[Triplets, int, int] | None = None
 
     def truncated(self, order: int) -> DenseSystem:
         """Balanced truncation to `order` <= usable states: one dense system (S = 1), D = 0."""
@@ -91,20 +91,31 @@ class Realisation:
             rows = (length + 1) // 2
             found = self._triplets(rows, length + 1 - rows, self.count)
             s = found.s.cpu().numpy()
-            signal = int((s > self._noise * np.linalg.norm(self.h)).sum())
-            self._era = found, min(_usable(s, self.count, _SHIFTED), signal)
-        found, usable = self._era
-        r = min(order, usable, (found.U.shape[0] - 1) * found.U.shape[1])
+            most = min(_usable(s, self.count, _SHIFTED), (found.U.shape[0] - 1) * found.U.shape[1])
+            self._era = found, most, int((s > self._noise * np.linalg.norm(self.h)).sum())
+        found, most, signal = self._era
+        r = min(order, most, signal)
         if r == 0:
             return [(_diagonal(self.truncated(0)), 0)]
+        variants = self._variants(found, r)
+        if any(moved for _, moved in variants):
+            # Poles outside are often those of rounding errors: fewer states may do better, or many that share them.
+            others = {r - -(-r // 8), r - -(-r // 4), min(order, most)} - {0, r}
+            for other in sorted(others):
+                variants += self._variants(found, other)
+        return variants
+
+    def _variants(self, found: Triplets, r: int) -> list[tuple[DiagonalSystem, int]]:
         U, s = found.U[:, :, :r].cpu().numpy(), found.s[:r].cpu().numpy()
         p, flat, root = U.shape[1], U.reshape(-1, r), np.sqrt(s)
         A = np.linalg.lstsq(flat[:-p], flat[p:], rcond=None)[0] * (root / root[:, None])
         B, C = root[:, None] * found.Z[0, :, :r].T.cpu().numpy(), U[0] * root
-        inside, moved = _inside(A, np.exp(-_SLOWEST / length))
+        limit = np.exp(-_SLOWEST / self.h.shape[2])
+        inside, moved = _inside(A, limit)
         realisations = [(inside, B, C, moved)]
         if moved:
-            realisations.insert(0, (*stable_part(A, B, C)[:3], 0))
+            scaled, left, right, _ = stable_part(A / limit, B, C)
+            realisations.insert(0, (limit * scaled, left, right, 0))
         variants = []
         for A, B, C, count in realisations:
             plain = _diagonal(DenseSystem(A[None], B[None], C[None], np.zeros((1, p, B.shape[1]))))

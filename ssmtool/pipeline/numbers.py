@@ -65,8 +65,7 @@ def read_numbers(target: str | Path, tensors: Sequence[str] | None = None) -> Nu
     kind = "npz" if suffix == ".npz" else "npy" if suffix == ".npy" else "text"
     try:
         if kind == "text":
-            first = path.read_text(encoding="utf-8").lstrip("\ufeff")
-            found = {"": np.loadtxt(first.replace(",", " ").replace(";", " ").splitlines(), ndmin=1)}
+            found = {"": _text(path.read_text(encoding="utf-8"))}
         elif kind == "npy":
             found = {"": np.load(path, allow_pickle=False)}
         else:
@@ -82,6 +81,19 @@ def read_numbers(target: str | Path, tensors: Sequence[str] | None = None) -> Nu
     single = frozenset(name for name, x in found.items() if x.dtype.kind == "f" and x.dtype.itemsize <= 4)
     arrays = {name: _checked(x, f"{path}, array {clip(name)}" if name else str(path)) for name, x in found.items()}
     return NumberFile(path, kind, digest.hexdigest(), arrays, single)
+
+
+def _text(content: str) -> np.ndarray:
+    """Numbers separated by blanks, commas or semicolons, a row a line; # starts a comment. Raises ValueError."""
+    lines = content.lstrip("\ufeff").replace(",", " ").replace(";", " ").splitlines()
+    rows = [line.partition("#")[0].split() for line in lines]
+    rows = [row for row in rows if row]
+    if not rows:
+        raise ValueError("there are none")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("its rows have different lengths")
+    table = np.array([[float(x) for x in row] for row in rows])
+    return table.ravel() if 1 in table.shape else table
 
 
 def _of_checkpoint(target: str | Path, tensors: Sequence[str] | None) -> NumberFile:

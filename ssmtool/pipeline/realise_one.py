@@ -111,7 +111,7 @@ class Solver:
             models = [(form, moved) for (form, _), (_, moved) in zip(forms, models, strict=True)]
         stored = [self._stored(model) for model, _ in models]
         errors = [lag_error(model, self._h) for model in stored]
-        chosen = next(i for i, error in enumerate(errors) if error <= min(errors) * (1 + _SAME))
+        chosen = _best(errors, [moved for _, moved in models])
         (model, moved), best = models[chosen], stored[chosen]
         used = (np.abs(best.B[0]).max(axis=1) > 0) & (np.abs(best.C[0]).max(axis=0) > 0)
         best = DiagonalSystem(best.a[:, used], best.B[:, used], best.C[:, :, used], best.D)
@@ -218,5 +218,10 @@ def _smallest(make: Callable[[int], Candidate], limit: float, low: int, high: in
 
 def best_of(candidates: list[Candidate]) -> Candidate:
     """The model with the least error over the lags; ties go to the earlier one."""
-    least = min(c.error.lags for c in candidates)
-    return next(c for c in candidates if c.error.lags <= least * (1 + _SAME))
+    return candidates[_best([c.error.lags for c in candidates], [c.moved for c in candidates])]
+
+
+def _best(errors: list[float], moved: list[int]) -> int:
+    """Where the least error is, or one as good before it; a model with moved poles has to halve the others' error."""
+    weighed = [error * (2 if count else 1) for error, count in zip(errors, moved, strict=True)]
+    return next(i for i, error in enumerate(weighed) if error <= min(weighed) * (1 + _SAME))
