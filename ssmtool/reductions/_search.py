@@ -9,7 +9,7 @@ import numpy as np
 from ssmtool.errors import ReductionError
 from ssmtool.lti.hankel import Spectrum
 from ssmtool.lti.norms import difference, hinf_norm
-from ssmtool.lti.systems import DiagonalSystem, System, without_feedthrough
+from ssmtool.lti.systems import DiagonalSystem, System
 
 
 def orders_for_measured_error(
@@ -38,11 +38,11 @@ def orders_for_measured_error(
     Raises:
         ReductionError: a system whose error is larger at every order that was tried.
     """
-    plain, scale = without_feedthrough(system), spectrum.sigma[:, 0]
+    scale = spectrum.sigma[:, 0]
     best = np.full(len(most), np.inf)
 
     def met(orders: np.ndarray) -> np.ndarray:
-        error = hinf_norm(difference(plain, without_feedthrough(reduced(orders))), device)
+        error = hinf_norm(difference(system, reduced(orders)), device)
         relative = error / np.where(scale > 0, scale, 1.0)
         np.minimum(best, relative, out=best)
         return relative <= share

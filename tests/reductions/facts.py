@@ -25,6 +25,7 @@ class Facts:
         data: whether it is given calibration data too, white noise.
         refuses: whether a system is one it must refuse with a ReductionError.
         moves_feedthrough: D of the result may differ from the original's.
+        needs_feedthrough: the method reduces D + C B, not C B alone.
         meets_errors: an error target holds for the measured H-infinity error.
         smallest: an energy target gives the smallest order that meets it.
         halves_pairs: an odd order is possible; False if at least one pair is kept.
@@ -36,6 +37,7 @@ class Facts:
     data: bool = False
     refuses: Callable[[System], bool] = lambda system: False
     moves_feedthrough: bool = False
+    needs_feedthrough: bool = False
     meets_errors: bool = True
     smallest: bool = False
     halves_pairs: bool = True
@@ -56,6 +58,12 @@ FACTS = {
     "hankel_norm": Facts(moves_feedthrough=True),
     "modal": Facts(refuses=needs_poles, meets_errors=False),
     "residualised": Facts(moves_feedthrough=True),
+    "relative_error": Facts(
+        refuses=lambda system: system.inputs != system.outputs,
+        moves_feedthrough=True,
+        needs_feedthrough=True,
+        grows=False,  # NaN until the states that belong to zeros outside the circle are kept
+    ),
     "band_limited": Facts(options=Options(band=(0.1, 2.0))),
     "input_weighted": Facts(data=True),
     "time_limited": Facts(options=Options(horizon=40)),

@@ -211,6 +211,8 @@ def test_the_input_is_not_changed(name, kind):
 
 @each_case
 def test_feedthrough_plays_no_part(name, kind):
+    if facts(name).needs_feedthrough:
+        pytest.skip("not promised by this method")
     system = SYSTEMS[kind]
     other = replace(system, D=10 * system.D + 1)
     one, two = reduced(name, system, "rank", 3), reduced(name, other, "rank", 3)
