@@ -17,7 +17,7 @@ from ssmtool.lti.minimal import minimal
 from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.orders import tail_bound
 from ssmtool.lti.stability import unstable_states
-from ssmtool.lti.systems import DiagonalSystem, System, without_feedthrough
+from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.pipeline.model import LayerProgress, Model, linear
 from ssmtool.pipeline.pairing import check_rest, partners, recorded_bounds
 from ssmtool.pipeline.scans import floor_share, operation_of, resolved, run_layer
@@ -99,7 +99,7 @@ def _validate_layer(
         return _unstable(layer, partner, first, second, tuple(signals))
     spectrum = hankel_singular_values(first, str(device))
     norm = np.where(np.isinf(spectrum.sigma), 0.0, spectrum.sigma).max(axis=1)
-    hinf = hinf_norm(difference(without_feedthrough(first), without_feedthrough(second)), str(device))
+    hinf = hinf_norm(difference(first, second), str(device))
     bound = recorded
     if bound is None or bound.shape != hinf.shape:
         order = minimal(second).order if isinstance(second, DiagonalSystem) else np.full(layer.systems, second.order)

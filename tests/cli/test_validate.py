@@ -39,6 +39,15 @@ def test_json(run, pair):
         assert layer["speedup"] == layer["seconds_before"] / layer["seconds_after"]
 
 
+@pytest.mark.parametrize("method", ["residualised", "hankel_norm", "relative_error"])
+def test_methods_that_change_the_feedthrough_pass_too(run, s4d, tmp_path, method):
+    """Their bound holds for the whole transfer function, D included."""
+    small = tmp_path / "small"
+    assert run("compress", s4d, "--rank", 2, "--method", method, "-o", small).code == 0
+    code, out, _ = run("validate", s4d, small)
+    assert code == 0, out
+
+
 def test_exit_code_1_beyond_max_error(run, pair):
     code, out, err = run("validate", *pair, "--length", 64, "--max-error", 1e-9)
     assert (code, err) == (1, "")
