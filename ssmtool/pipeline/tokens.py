@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.checkpoint.arrays import read_array
+from ssmtool.checkpoint.files import read_small
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.pipeline.model import Model
 from ssmtool.selective.language import LanguageModel, Runner
 
 LENGTH = 256
 SEQUENCES = 256  # cut from a text at most, spread over all of it
+TEXT_LIMIT = 1 << 30  # bytes of a text, which is read whole
 BYTES = 256  # vocabulary that text as bytes needs
 
 
@@ -118,16 +121,9 @@ def _file(path: Path) -> np.ndarray:
     if path.suffix == ".safetensors":
         array = _safetensors(path)
     else:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as problem:
-            reason = "no such file" if isinstance(problem, FileNotFoundError) else problem
-            raise CheckpointError(
-                f"cannot be read as tokens: {reason}", where=str(path), remedy="Give a .npy or .safetensors file"
-            ) from problem
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.integer):
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise UsageError(f"tokens are integers, not {kind}", where=str(path), remedy="Store them as an integer array")
+        array = read_array(path, what="tokens", remedy="Give a .npy or .safetensors file")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise UsageError(f"tokens are integers, not {array.dtype}", where=str(path), remedy="Store them as an integer array")
     if array.ndim != 2 or 0 in array.shape:
         raise UsageError(
             f"tokens of shape {array.shape} are not (sequences, length)",
@@ -156,10 +152,7 @@ def _safetensors(path: Path) -> np.ndarray:
 
 def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.ndarray:
     """A text as (S, length) tokens."""
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise CheckpointError(f"cannot be read: {problem.strerror}", where=str(path)) from problem
+    data = read_small(path, TEXT_LIMIT)
     if source.as_bytes:
         if vocabulary < BYTES:
             raise UsageError(

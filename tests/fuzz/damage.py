@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickletools
@@ -97,7 +98,7 @@ def object_damaged(document: Any, changes: Sequence[Edit]) -> Any:
             here = here[key]
         else:
             continue
-        new = VALUES[value % len(VALUES)]
+        new = copy.deepcopy(VALUES[value % len(VALUES)])
         kind = what % 7
         if kind == 0 and here is not root:
             del here[key]

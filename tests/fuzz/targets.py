@@ -287,14 +287,14 @@ def read_input_files(folder: Path) -> None:
     from ssmtool.errors import SsmtoolError
     from ssmtool.pipeline import inputs, signals
 
-    refused = None
+    refused = []
     for read in (inputs.read_inputs, inputs.read_labels, signals.read_inputs):
         try:
             read(folder / "x.npy")
         except SsmtoolError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+            refused.append(error)
+    if len(refused) == 3:
+        raise refused[0]
 
 
 def read_number_files(folder: Path) -> None:

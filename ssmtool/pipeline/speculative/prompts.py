@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssmtool.errors import CheckpointError, UsageError
+from ssmtool.checkpoint.files import read_small
+from ssmtool.errors import UsageError
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.tokens import BYTES, Tokens, TokenSource, read_tokens, spread_rows, tokenizer
+from ssmtool.pipeline.tokens import BYTES, TEXT_LIMIT, Tokens, TokenSource, read_tokens, spread_rows, tokenizer
 from ssmtool.selective.language import Runner
 
 COUNT, BEGINNING = 8, 64  # prompts taken from token sequences, and tokens of each
@@ -50,9 +51,7 @@ def prompts_of_file(path: Path, model: Model, runner: Runner) -> list[Tensor]:
         rows = read_tokens(TokenSource(file=path), model, runner).array
         return [torch.from_numpy(row[None]) for row in rows]
     try:
-        text = path.read_text("utf-8")
-    except OSError as problem:
-        raise CheckpointError(f"cannot be read: {problem.strerror}", where=str(path)) from problem
+        text = read_small(path, TEXT_LIMIT).decode("utf-8")
     except UnicodeDecodeError as problem:
         raise UsageError(f"is not UTF-8 text (byte {problem.start})", where=str(path)) from problem
     return [encoded(line, model, runner.vocabulary) for line in text.splitlines() if line]
