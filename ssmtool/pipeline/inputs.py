@@ -40,7 +40,9 @@ def read_inputs(file: str | Path) -> Inputs:
     array = read_array(path, what="an array of numbers", remedy=_SAVE)
     if array.dtype.kind not in "fiu":
         raise CalibrationError(
-            f"it holds {array.dtype}, not numbers", where=str(path), remedy="Save one array of floats or integers as .npy"
+            f"it holds {array.dtype}, not numbers",
+            where=str(path),
+            remedy="Save one array of floats or integers as .npy",
         )
     checked(array, str(path))
     array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,9 @@ def _file(path: Path) -> np.ndarray:
     else:
         array = read_array(path, what="tokens", remedy="Give a .npy or .safetensors file")
     if not np.issubdtype(array.dtype, np.integer):
-        raise UsageError(f"tokens are integers, not {array.dtype}", where=str(path), remedy="Store them as an integer array")
+        raise UsageError(
+            f"tokens are integers, not {array.dtype}", where=str(path), remedy="Store them as an integer array"
+        )
     if array.ndim != 2 or 0 in array.shape:
         raise UsageError(
             f"tokens of shape {array.shape} are not (sequences, length)",
@@ -164,7 +168,7 @@ def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.
             text = data.decode("utf-8")
         except UnicodeDecodeError as problem:
             raise UsageError(f"is not UTF-8 text (byte {problem.start})", where=str(path)) from problem
-        stream = np.array(tokenizer(model).encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        stream = np.array(encoded(text, model), dtype=np.int64)
     count = len(stream) // source.length
     if count == 0:
         raise UsageError(
@@ -192,10 +196,33 @@ def tokenizer(model: Model) -> Any:
         raise UsageError(
             "reading text needs the tokenizers library", remedy="Install it: pip install ssmtool[hf]"
         ) from missing
-    try:
+    with _refused(path, "is no tokenizer"):
         return library.Tokenizer.from_file(str(path))
-    except Exception as problem:  # the library raises bare Exception for a file it cannot parse
-        raise CheckpointError(f"is no tokenizer: {problem}", where=str(path)) from problem
+
+
+def encoded(text: str, model: Model) -> list[int]:
+    """A text as tokens of the tokenizer beside the weights. Raises UsageError, CheckpointError."""
+    reader = tokenizer(model)
+    with _refused(model.checkpoint.path / "tokenizer.json", "cannot read the text"):
+        return reader.encode(text, add_special_tokens=False).ids
+
+
+def decoded(tokens: list[int], model: Model) -> str:
+    """Tokens as a text, with what is special in it. Raises UsageError, CheckpointError."""
+    reader = tokenizer(model)
+    with _refused(model.checkpoint.path / "tokenizer.json", "cannot write the text"):
+        return reader.decode(tokens, skip_special_tokens=False)
+
+
+@contextlib.contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """What the tokenizers library raises, which is bare Exception, or a panic that is not even that."""
+    try:
+        yield
+    except BaseException as problem:
+        if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: {problem}", where=str(path), remedy="Download it again") from problem
 
 
 def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:

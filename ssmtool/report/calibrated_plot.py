@@ -11,8 +11,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ssmtool.errors import OutputError
-from ssmtool.report.plot import STYLE, UNDATED
+from ssmtool.report.plot import STYLE, save
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.selective_hsv import LayerCalibration
@@ -29,10 +28,7 @@ def save_calibrated_plot(layers: Sequence[LayerCalibration], path: Path, title: 
     """
     with rc_context(STYLE):
         figure = draw(layers, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
 
 
 def draw(layers: Sequence[LayerCalibration], title: str = "") -> Figure:

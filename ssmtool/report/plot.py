@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ssmtool.errors import OutputError
+from ssmtool.checkpoint.replacing import replacing
 from ssmtool.report.curves import Band, Curves, curves
 
 if TYPE_CHECKING:
@@ -68,10 +68,14 @@ def save_plot(spectra: Sequence[LayerSpectrum], path: Path, title: str = "") -> 
     """
     with rc_context(STYLE):
         figure = draw(spectra, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all, in the format of the suffix. Raises OutputError."""
+    suffix = path.suffix.lower()
+    with replacing(path) as file:
+        figure.savefig(file, format=suffix[1:], metadata=UNDATED[suffix])
 
 
 def draw(spectra: Sequence[LayerSpectrum], title: str = "") -> Figure:

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ssmtool.errors import OutputError
-from ssmtool.report.plot import STYLE, UNDATED
+from ssmtool.report.plot import STYLE, save
 
 if TYPE_CHECKING:
     from ssmtool.analyses._contract import Curve, Panel
@@ -41,10 +40,7 @@ def save_section(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     """
     with rc_context(STYLE):
         figure = draw(panels, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
 
 
 def draw(panels: Sequence[Panel], title: str = "") -> Figure:

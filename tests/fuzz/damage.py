@@ -21,7 +21,26 @@ Damage = Callable[[bytes, Sequence[Edit]], bytes]
 big = st.integers(0, 2**32 - 1)
 edits = st.lists(st.tuples(big, big, big), min_size=1, max_size=5)
 
-NUMBERS = (0, 1, 2, 3, 7, 8, 255, 2**16, 10**6, 2**31 - 1, 2**31, 2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    255,
+    2**16,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**40,
+    2**53,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 
 PIECES = (
     b"NaN", b"-Infinity", b"1e999", b"-1", b"0", b"9" * 30, b"9" * 5000, b"1.5", b"null", b"true", b'""', b"{}", b"[]",
