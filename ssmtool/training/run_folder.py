@@ -105,7 +105,10 @@ class RunFolder:
         if not where.exists():
             return None
         regular_size(where)
-        found = unpickled(where)
+        try:
+            found = unpickled(where)
+        except CheckpointError as error:  # a download has another remedy
+            raise CheckpointError(f"cannot be read: it {error.what}", where=str(where), remedy=ANEW) from error
         if not isinstance(found, dict):
             raise CheckpointError("is not the state of a training run", where=str(where), remedy=ANEW)
         return found
