@@ -16,9 +16,10 @@ from ssmtool import plugins
 from ssmtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from ssmtool.errors import FamilyError, SsmtoolError, UsageError
 from ssmtool.families._contract import Layer
+from ssmtool.pipeline.content import content_of
 
 if TYPE_CHECKING:
-    from ssmtool.lti.hankel import Spectrum
+    from ssmtool.lti.spectrum import Spectrum
     from ssmtool.lti.systems import System
     from ssmtool.selective.mixers import Mixer
 
@@ -53,6 +54,13 @@ class Model:
     def arrays(self, layer: Layer) -> dict[str, np.ndarray]:
         """The layer's tensors by role, float64 / complex128 / int64, as stored. Raises CheckpointError."""
         return {role: self.checkpoint.read(name) for role, name in layer.tensors.items()}
+
+    def content(self, layer: Layer) -> str:
+        """Hash of the layer's tensors as stored and of its options, under which results about it are kept.
+
+        Names do not count: the same layer in another checkpoint has the same hash. Raises CheckpointError.
+        """
+        return content_of(self.checkpoint, layer)
 
     def system(self, layer: Layer) -> System:
         """The layer as a batch of canonical systems. Raises CheckpointError, FamilyError."""
