@@ -8,6 +8,7 @@ from typing import Literal
 
 from ssmtool.checks.limits import Limit
 from ssmtool.checks.policy import Entry, Policy
+from ssmtool.families._contract import Layer
 from ssmtool.pipeline.model import Model
 
 Status = Literal["passed", "error", "warning", "skipped", "measured"]
@@ -80,9 +81,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """One model and what was found. The layers are those that the rules were applied to."""
+    """One model, the layers that the rules were applied to, and what was found."""
 
     model: Model
+    layers: tuple[Layer, ...]
     findings: tuple[Finding, ...]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from typing import TYPE_CHECKING, Any
 
 from ssmtool.checks.kept import kept_rows
@@ -52,14 +53,10 @@ class Bench:
     def prepare(self, layers: Sequence[Layer]) -> None:
         """Compute the Hankel singular values of some linear layers, several at a time."""
         if layers:
-            from glob import escape
-
             found = self.model.hsv(
                 [escape(layer.name) for layer in layers],
                 device=self.device,
                 progress=lambda layer, done, total: self.step(layer.name, done, total, "systems"),
-                cache=self.cache,
-                jobs=self.jobs,
             )
             self._spectra.update({entry.layer.name: entry.spectrum for entry in found})
 
@@ -96,14 +93,10 @@ class Bench:
         from ssmtool.pipeline.diagnose import diagnose
 
         if layer.lti or self.source is None:
-            from glob import escape
-
             return diagnose(self.model, [name], layers=[escape(layer.name)]).sections[name]
         if name not in self._sections:
             runner, tokens = self._tokens()
             selective = [other.name for other in self.model.layers if not other.lti]
-            from glob import escape
-
             found = diagnose(
                 self.model, [name], layers=list(map(escape, selective)), runner=runner, tokens=tokens, step=self.step
             )

@@ -1,0 +1,4 @@
+"""ssmtool diff."""
+EXAMPLES = ""
+def command() -> None:
+    """."""

@@ -1,0 +1,59 @@
+"""A check as Markdown: for a comment, or the summary of a CI job."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ssmtool.checks.words import limit_text, number
+from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines
+
+if TYPE_CHECKING:
+    from ssmtool.checks.findings import Check, CheckedModel
+
+MOST = 200  # findings listed: a step's summary may have 1 MiB
+_SIGNS = {"error": "❌", "warning": "⚠️", "skipped": "➖", "passed": "✅", "measured": "📏"}
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&$@:])")
+
+
+def check_markdown(check: Check) -> str:
+    """The verdict, then findings and a table of the rules per model."""
+    rows = ["## ssmtool check", "", f"**{headline(check)}**", "", f"Policy: {escaped(places(check))}"]
+    if check.baseline:
+        rows[-1] += f". Baseline: {escaped(check.baseline)}"
+    for checked in check.models:
+        rows += ["", f"### {escaped(str(checked.model.checkpoint.path))}", *_model(checked)]
+    return "\n".join(rows) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text as Markdown and HTML show it, in a table too: nothing in it is markup, a link or a mention."""
+    return _SPECIAL.sub(r"\\\1", lined(text)).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+
+
+def _model(checked: CheckedModel) -> list[str]:
+    wrong = [finding for finding in checked.findings if finding.status in ("error", "warning")]
+    rows = []
+    if wrong:
+        rows += ["", "| | rule | layer | found |", "|---|---|---|---|"]
+        for finding in wrong[:MOST]:
+            found = escaped(f"{finding.title}: {finding.message}")
+            layer = escaped(finding.layer) or "*model*"
+            rows.append(f"| {_SIGNS[finding.status]} | {escaped(finding.identifier)} | {layer} | {found} |")
+        if len(wrong) > MOST:
+            rows.append(f"| | | | and {len(wrong) - MOST} more |")
+    rows += ["", "| | rule | number | layers | least | largest | limits |", "|---|---|---|---:|---:|---:|---|"]
+    for findings in grouped(checked.findings):
+        entry, first = findings[0].entry, findings[0]
+        worst = next(status for status in WORDS if any(finding.status == status for finding in findings))
+        values = [finding.value for finding in findings if finding.value is not None]
+        least, largest = (number(f(values), first.unit) if values else "–" for f in (min, max))
+        layers = "model" if entry.scope == "model" else str(len(findings))
+        limits = ", ".join(map(limit_text, entry.limits)) or "–"
+        rows.append(
+            f"| {_SIGNS[worst]} {WORDS[worst]} | {escaped(entry.rule)} | {escaped(first.title)} | {layers} | {least} "
+            f"| {largest} | {limits} |"
+        )
+    for line in skipped_lines(checked.findings):
+        rows += ["", escaped(line)]
+    return rows
