@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ssmtool.checks.record import DynamicsRow, Facts, MemoryRow, Record, ReducedRow, Result, Row, TimesRow
 from ssmtool.errors import UsageError
@@ -57,7 +57,7 @@ class _Head(Row):
     command: str
     tool: dict[str, Any]
     input: Any = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class _HsvRow(Facts):
@@ -95,9 +95,9 @@ class _ModelRow(Row):
 
 
 class _Sections(Row):
-    timescales: dict[str, Any] = {}
-    memory: dict[str, Any] = {}
-    token_dynamics: dict[str, Any] = {}
+    timescales: dict[str, Any] = Field(default_factory=dict)
+    memory: dict[str, Any] = Field(default_factory=dict)
+    token_dynamics: dict[str, Any] = Field(default_factory=dict)
 
 
 def read_baseline(path: str | Path) -> Baseline:
@@ -161,9 +161,7 @@ def _record(head: _Head, tree: dict[str, Any], row: dict[str, Any]) -> Record:
     facts = Record(Facts.model_validate(row))
     if head.command == "hsv" and "sigma" in row:
         spectrum = _HsvRow.model_validate(row)
-        return replace(
-            facts, sigma=_matrix(spectrum.sigma), redundant=spectrum.redundant, unstable=spectrum.unstable
-        )
+        return replace(facts, sigma=_matrix(spectrum.sigma), redundant=spectrum.redundant, unstable=spectrum.unstable)
     if head.command == "hsv" and "mixers" in row:
         mixers = _CalibratedRow.model_validate(row).mixers
         measured = [_matrix(mixer.values) for mixer in mixers if mixer.values]

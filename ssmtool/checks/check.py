@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ssmtool import plugins
-from ssmtool.cache import digest
 from ssmtool.checks.baseline import Baseline, Recorded
 from ssmtool.checks.findings import Check, CheckedModel, Finding, Outcome, Status
-from ssmtool.checks.kept import find_number, keep_number, tokens_key
+from ssmtool.checks.measure import Found, measured, recalled, rule_module
 from ssmtool.checks.policy import Entry, Policy
-from ssmtool.checks.rules._contract import NEEDS_TOKENS, Measurement, Unmeasured
-from ssmtool.checks.subject import Bench, Step, Subject
+from ssmtool.checks.rules._contract import Measurement, Unmeasured
+from ssmtool.checks.subject import Bench, Step
 from ssmtool.checks.words import outcome_text
 from ssmtool.errors import UsageError
 from ssmtool.pipeline.model import matching
@@ -24,10 +21,6 @@ if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource
-
-RULES = "ssmtool.checks.rules"
-
-Found = Measurement | Unmeasured
 
 
 def check(
@@ -106,58 +99,20 @@ def _entry(
     bench: Bench, entry: Entry, layers: Sequence[Layer], recorded: Recorded | None, policy: Policy
 ) -> list[Finding]:
     """Findings of one entry on one model."""
-    module = plugins.load(RULES, entry.rule)
+    module = rule_module(entry.rule)
     keys = dict(entry.keys)
-    found = _measured(bench, module, entry, keys, layers)
+    found = measured(bench, entry.rule, keys, layers, entry.scope)
     if entry.scope == "model":
         if not layers:
             return []
-        now, then = _together(found), _recalled_model(module, entry, keys, layers, recorded)
+        now, then = _together(found), _recalled_model(entry, keys, layers, recorded)
         return [_finding(module, entry, "", now, then, recorded is not None, policy)]
     findings = []
     for layer in layers:
-        then = None if recorded is None else _recalled(module, entry, keys, layer.name, recorded)
+        record = None if recorded is None else recorded.layers.get(layer.name)
+        then = None if record is None else recalled(entry.rule, keys, entry.scope, record)
         findings.append(_finding(module, entry, layer.name, found[layer.name], then, recorded is not None, policy))
     return findings
-
-
-def _measured(
-    bench: Bench, module: ModuleType, entry: Entry, keys: dict[str, Any], layers: Sequence[Layer]
-) -> dict[str, Found]:
-    """The number of every layer, or why there is none: from the cache where it is known."""
-    found: dict[str, Found] = {}
-    pending: list[tuple[Layer, str]] = []
-    total = entry.scope == "model"
-    for layer in layers:
-        basis = module.basis(layer, keys)
-        if basis == "tokens" and bench.source is None:
-            found[layer.name] = Unmeasured(NEEDS_TOKENS)
-            continue
-        key = ""
-        if basis != "reduction":  # which has a key of its own, for all of its layers
-            key = _key(bench, entry, module.VERSION, basis, keys, layer)
-            known = find_number(bench.cache, key)
-            if known is not None:
-                found[layer.name] = known
-                continue
-        pending.append((layer, key))
-    bench.prepare([layer for layer, _ in pending if module.basis(layer, keys) == "spectrum"])
-    for layer, key in pending:
-        try:
-            found[layer.name] = module.measure(Subject(layer, tuple(layers), total, bench), keys)
-        except Unmeasured as reason:
-            found[layer.name] = reason
-        if key:
-            keep_number(bench.cache, key, found[layer.name])
-    return found
-
-
-def _key(bench: Bench, entry: Entry, version: int, basis: str, keys: dict[str, Any], layer: Layer) -> str:
-    parts = (keys, entry.scope, bench.model.content(layer))
-    if basis == "tokens":
-        assert bench.source is not None
-        parts = (*parts, layer.name, tokens_key(bench.model, bench.source))
-    return digest(f"check {entry.rule}", version, *parts)
 
 
 def _together(found: Mapping[str, Found]) -> Found:
@@ -171,29 +126,18 @@ def _together(found: Mapping[str, Found]) -> Found:
     return Measurement(value, whole)
 
 
-def _recalled(
-    module: ModuleType, entry: Entry, keys: dict[str, Any], layer: str, recorded: Recorded
-) -> Measurement | None:
-    """The number of a layer in the baseline."""
-    record = recorded.layers.get(layer)
-    if record is None:
-        return None
-    for result in record.results:
-        if (result.rule, result.scope) == (entry.rule, entry.scope) and result.keys == keys:
-            return None if result.value is None else Measurement(result.value, result.whole)
-    return module.recall(replace(record, total=entry.scope == "model"), keys)
-
-
 def _recalled_model(
-    module: ModuleType, entry: Entry, keys: dict[str, Any], layers: Sequence[Layer], recorded: Recorded | None
+    entry: Entry, keys: dict[str, Any], layers: Sequence[Layer], recorded: Recorded | None
 ) -> Measurement | None:
     """The number of a model in the baseline: its own result, or the sum over the same layers."""
     if recorded is None:
         return None
     for result in recorded.results:
-        if result.rule == entry.rule and result.keys == keys and result.value is not None:
+        same = (result.rule, result.keys, result.layers) == (entry.rule, keys, list(entry.layers))
+        if same and result.value is not None:
             return Measurement(result.value, result.whole)
-    found = [_recalled(module, entry, keys, layer.name, recorded) for layer in layers]
+    records = [recorded.layers.get(layer.name) for layer in layers]
+    found = [None if record is None else recalled(entry.rule, keys, "model", record) for record in records]
     return None if any(one is None for one in found) else Measurement(sum(one.value for one in found if one))
 
 

@@ -179,7 +179,9 @@ def _entry(rule: str, table: Mapping[str, Any], origin_of: Any, start: Origin, r
     for kind, value in limits.items():
         limit = parse_limit(kind, value)
         if limit.percent and not limit.against_baseline and not module.HAS_WHOLE and module.UNIT:
-            raise where.fail((*place, kind), f"{rule}.{kind}: there is nothing to take a percentage of", "Give a number")
+            raise where.fail(
+                (*place, kind), f"{rule}.{kind}: there is nothing to take a percentage of", "Give a number"
+            )
     if keys.scope == "model" and not module.ADDS_UP:
         raise where.fail((*place, "scope"), f"{rule} does not add up over layers", 'Use scope = "layer"')
     named = {name: origin_of(name) or DEFAULT for name in (*own, "severity", "scope", "layers", *limits)}

@@ -77,6 +77,7 @@ class Result(Row):
     keys: dict[str, Any]
     scope: str
     layer: str
+    layers: list[str]
     value: float | None
     whole: float | None = None
 

@@ -200,7 +200,9 @@ def would_reduce(
             rows[layer.name] = replace(as_is, reason=error.line())
             continue
         done.append((as_is, row, result))
-    widths = stored_widths([row.layer for _, row, _ in done], [row.slots for _, row, _ in done], per_layer=False, pad_to=None)
+    widths = stored_widths(
+        [row.layer for _, row, _ in done], [row.slots for _, row, _ in done], per_layer=False, pad_to=None
+    )
     for (as_is, row, result), width in zip(done, widths, strict=True):
         layer = row.layer
         if width >= layer.slots and not layer.constraints.export:

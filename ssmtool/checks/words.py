@@ -29,7 +29,9 @@ def limit_text(limit: Limit) -> str:
     return sign + limit.text
 
 
-def outcome_text(limit: Limit, now: Measurement, was: float | None, holds: bool | None, compared: bool, unit: str) -> str:
+def outcome_text(
+    limit: Limit, now: Measurement, was: float | None, holds: bool | None, compared: bool, unit: str
+) -> str:
     """What is wrong, or why it could not be evaluated; "" if the limit holds."""
     if holds:
         return ""
@@ -42,9 +44,11 @@ def outcome_text(limit: Limit, now: Measurement, was: float | None, holds: bool 
     if limit.against_baseline:
         assert was is not None
         verb = "rose" if limit.kind == "max_increase" else "fell"
-        return f"{value}, was {number(was, unit)}: {verb} by {_change(limit, now.value, was, unit)}, more than {limit.text}"
+        change = _change(limit, now.value, was, unit)
+        return f"{value}, was {number(was, unit)}: {verb} by {change}, more than {limit.text}"
     if limit.percent and now.whole:
-        return f"{value} of {number(now.whole, unit)} ({100 * now.value / now.whole:.3g} %), {_WORSE[limit.kind]} {limit.text}"
+        share = f"{100 * now.value / now.whole:.3g} %"
+        return f"{value} of {number(now.whole, unit)} ({share}), {_WORSE[limit.kind]} {limit.text}"
     of = f" of {number(now.whole, unit)}" if now.whole and unit else ""
     return f"{value}{of}, {_WORSE[limit.kind]} {limit.text}"
 

@@ -13,7 +13,13 @@ from ssmtool.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check
 
-SUFFIXES = {"text": (".txt", ".log"), "json": (".json",), "junit": (".xml",), "github": (".txt", ".log"), "markdown": (".md",)}
+SUFFIXES = {
+    "text": (".txt", ".log"),
+    "json": (".json",),
+    "junit": (".xml",),
+    "github": (".txt", ".log"),
+    "markdown": (".md",),
+}
 SUMMARY = "GITHUB_STEP_SUMMARY"
 _TOGETHER = ("text", "github")  # lines that may be mixed on standard output
 

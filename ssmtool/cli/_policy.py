@@ -51,6 +51,4 @@ def policy_tokens(policy: Policy) -> TokenSource | None:
 
     value = policy.value
     tokens, text = (None if value(key) is None else Path(value(key)) for key in ("tokens", "text"))
-    return token_source(
-        tokens, text, value("bytes"), value("self"), value("length"), value("sequences"), value("seed")
-    )
+    return token_source(tokens, text, value("bytes"), value("self"), value("length"), value("sequences"), value("seed"))

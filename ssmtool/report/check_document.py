@@ -44,6 +44,7 @@ class CheckResult(schema._Strict):
     scope: str
     title: str
     layer: str = Field(description='"" for the whole model')
+    layers: list[str] = Field(description="globs of the entry; empty for all")
     status: str
     value: float | None
     whole: float | None
@@ -118,6 +119,7 @@ def _result(finding: Finding) -> CheckResult:
         scope=finding.entry.scope,
         title=finding.title,
         layer=finding.layer,
+        layers=list(finding.entry.layers),
         status=finding.status,
         value=finding.value,
         whole=finding.whole,

@@ -30,6 +30,26 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     return groups
 
 
+def wrong(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings."""
+    listed = list(findings)
+    return [finding for status in ("error", "warning") for finding in listed if finding.status == status]
+
+
+def tally(findings: Iterable[Finding]) -> str:
+    """How many of each status, or the status alone where it is that of all: 1 error, 3 passed."""
+    statuses = [finding.status for finding in findings]
+    counts = {status: statuses.count(status) for status in WORDS if status in statuses}
+    if len(counts) == 1:
+        return WORDS[statuses[0]]
+    return ", ".join(counted(status, count) for status, count in counts.items())
+
+
+def counted(status: str, count: int) -> str:
+    """2 errors, 3 passed."""
+    return plural(count, status) if status in ("error", "warning") else f"{count:,} {WORDS[status]}"
+
+
 def skipped_lines(findings: Iterable[Finding]) -> list[str]:
     """What was not evaluated and why, one sentence per rule and reason."""
     layers: dict[tuple[str, str], list[str]] = {}
@@ -55,7 +75,6 @@ def places(check: Check) -> str:
 def headline(check: Check) -> str:
     """The verdict in one line."""
     counts = check.counts
-    parts = [plural(counts["error"], "error"), plural(counts["warning"], "warning")]
-    parts += [f"{counts[s]} {WORDS[s]}" for s in ("skipped", "passed", "measured") if counts[s]]
+    parts = [counted(status, count) for status, count in counts.items() if count or status in ("error", "warning")]
     verdict = "The policy holds" if check.passed() else "The policy does not hold"
     return f"{verdict}: {', '.join(parts)}."

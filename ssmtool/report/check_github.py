@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssmtool.report.check_facts import lined
+from ssmtool.report.check_facts import lined, skipped_lines, wrong
 from ssmtool.report.text.numbers import plural
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, Finding
 
 MOST = 10  # annotations of a level that GitHub shows per step
-_LEVELS = {"error": "error", "warning": "warning", "skipped": "notice"}
 
 
 def check_github(check: Check) -> str:
     """Annotations, at most ten of a level: where there are more, the tenth says how many."""
-    found: dict[str, list[str]] = {level: [] for level in _LEVELS.values()}
+    found: dict[str, list[str]] = {"error": [], "warning": [], "notice": []}
     for checked in check.models:
         path = str(checked.model.checkpoint.path)
-        for finding in checked.findings:
-            level = _LEVELS.get(finding.status)
-            if level is not None:
-                found[level].append(_annotation(level, path, finding))
+        for finding in wrong(checked.findings):
+            found[finding.status].append(_annotation(finding.status, path, finding))
+        found["notice"] += [
+            command("notice", line, file=path, title="ssmtool check") for line in skipped_lines(checked.findings)
+        ]
     lines = []
     for level, commands in found.items():
         if len(commands) > MOST:

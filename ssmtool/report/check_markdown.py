@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines
+from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, wrong
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, CheckedModel
@@ -32,16 +32,16 @@ def escaped(text: str) -> str:
 
 
 def _model(checked: CheckedModel) -> list[str]:
-    wrong = [finding for finding in checked.findings if finding.status in ("error", "warning")]
+    listed = wrong(checked.findings)
     rows = []
-    if wrong:
+    if listed:
         rows += ["", "| | rule | layer | found |", "|---|---|---|---|"]
-        for finding in wrong[:MOST]:
+        for finding in listed[:MOST]:
             found = escaped(f"{finding.title}: {finding.message}")
             layer = escaped(finding.layer) or "*model*"
             rows.append(f"| {_SIGNS[finding.status]} | {escaped(finding.identifier)} | {layer} | {found} |")
-        if len(wrong) > MOST:
-            rows.append(f"| | | | and {len(wrong) - MOST} more |")
+        if len(listed) > MOST:
+            rows.append(f"| | | | and {len(listed) - MOST} more |")
     rows += ["", "| | rule | number | layers | least | largest | limits |", "|---|---|---|---:|---:|---:|---|"]
     for findings in grouped(checked.findings):
         entry, first = findings[0].entry, findings[0]
@@ -51,8 +51,8 @@ def _model(checked: CheckedModel) -> list[str]:
         layers = "model" if entry.scope == "model" else str(len(findings))
         limits = ", ".join(map(limit_text, entry.limits)) or "–"
         rows.append(
-            f"| {_SIGNS[worst]} {WORDS[worst]} | {escaped(entry.rule)} | {escaped(first.title)} | {layers} | {least} "
-            f"| {largest} | {limits} |"
+            f"| {_SIGNS[worst]} {tally(findings)} | {escaped(entry.rule)} | {escaped(first.title)} | {layers} "
+            f"| {least} | {largest} | {limits} |"
         )
     for line in skipped_lines(checked.findings):
         rows += ["", escaped(line)]

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ssmtool.checks.limits import Kind, parse_limit
 
 Basis = Literal["weights", "spectrum", "tokens", "reduction"]
-"""The layer's tensors; its Hankel singular values; the model on tokens; a dry run of compress on all layers of an entry."""
+"""The layer's tensors; its Hankel singular values; the model on tokens; a dry run of compress on all layers."""
 
 NEEDS_TOKENS = "needs tokens: --tokens FILE, --text FILE or --self N"
 

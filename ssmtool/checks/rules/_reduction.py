@@ -11,7 +11,7 @@ from ssmtool import plugins
 from ssmtool.checks.rules._contract import RuleKeys
 
 if TYPE_CHECKING:
-    from ssmtool.checks.record import ReducedRow, Record
+    from ssmtool.checks.record import Record, ReducedRow
 
 TARGETS = ("rank", "energy", "error", "budget")
 

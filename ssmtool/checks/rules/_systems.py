@@ -18,9 +18,9 @@ class OverKeys(RuleKeys):
 
 
 def over(values: Any, which: str) -> float:
-    """The largest, the (upper) median or the smallest of some numbers, infinite ones included."""
+    """The largest, the (lower) median or the smallest of some numbers, infinite ones included: one that is there."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    place = {"largest": -1, "median": len(ordered) // 2, "smallest": 0}[which]
+    place = {"largest": -1, "median": (len(ordered) - 1) // 2, "smallest": 0}[which]
     return float(ordered[place])
 
 

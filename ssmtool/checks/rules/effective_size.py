@@ -67,4 +67,5 @@ def _of(sigma: np.ndarray, keys: Mapping[str, Any]) -> Measurement:
     total = energy.sum(axis=1, keepdims=True)
     p = energy / np.where(total > 0, total, 1.0)
     size = np.exp(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1)) * (total[:, 0] > 0) + infinite.sum(axis=1)
-    return Measurement(over(size, keys["over"]), float(sigma.shape[1]))
+    value = float(np.median(size)) if keys["over"] == "median" else over(size, keys["over"])  # as diagnose has it
+    return Measurement(value, float(sigma.shape[1]))

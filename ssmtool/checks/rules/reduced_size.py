@@ -9,7 +9,7 @@ from ssmtool.checks.rules._contract import Basis, Measurement
 from ssmtool.checks.rules._reduction import ReductionKeys, recalled, words
 
 if TYPE_CHECKING:
-    from ssmtool.checks.record import ReducedRow, Record
+    from ssmtool.checks.record import Record, ReducedRow
     from ssmtool.checks.subject import Subject
     from ssmtool.families._contract import Layer
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines
+from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, wrong
 from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def check_text(check: Check, terminal: bool | None = None) -> str:
 
 def _add_model(page: Page, checked: CheckedModel) -> None:
     page.line(lined(str(checked.model.checkpoint.path)), "bold")
-    wrong = [finding for finding in checked.findings if finding.status in ("error", "warning")]
-    if wrong:
+    listed = wrong(checked.findings)
+    if listed:
         page.line()
-        page.table(("", "rule", "layer", "found"), [_row(finding) for finding in wrong], left=(0, 1, 2, 3))
+        page.table(("", "rule", "layer", "found"), [_row(finding) for finding in listed], left=(0, 1, 2, 3))
     page.line()
     columns = ("rule", "number", "layers", "least", "largest", "limits", "")
     page.table(columns, [_summary(findings) for findings in grouped(checked.findings)], left=(0, 1, 5, 6))
@@ -56,10 +56,7 @@ def _summary(findings: Sequence[Finding]) -> list[str | Text]:
     entry, first = findings[0].entry, findings[0]
     values = [finding.value for finding in findings if finding.value is not None]
     limits = ", ".join(map(limit_text, entry.limits)) or "–"
-    counts = {status: sum(finding.status == status for finding in findings) for status in WORDS}
-    worst = next(status for status in WORDS if counts[status])
-    parts = [f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status]]
-    verdict = WORDS[worst] if len(parts) == 1 else ", ".join(parts)
+    worst = next(status for status in WORDS if any(finding.status == status for finding in findings))
     return [
         entry.rule,
         first.title,
@@ -67,5 +64,5 @@ def _summary(findings: Sequence[Finding]) -> list[str | Text]:
         number(min(values), first.unit) if values else "–",
         number(max(values), first.unit) if values else "–",
         limits,
-        Text(verdict, style=_STYLES.get(worst, "")),
+        Text(tally(findings), style=_STYLES.get(worst, "")),
     ]
