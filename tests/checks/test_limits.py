@@ -15,7 +15,14 @@ NUMBERS = st.floats(-1e12, 1e12)
 
 @pytest.mark.parametrize(
     ("text", "amount", "percent"),
-    [(40, 40, False), (0.5, 0.5, False), ("50%", 50, True), (" 12.5 % ", 12.5, True), ("1e1%", 10, True), (-3, -3, False)],
+    [
+        (40, 40, False),
+        (0.5, 0.5, False),
+        ("50%", 50, True),
+        (" 12.5 % ", 12.5, True),
+        ("1e1%", 10, True),
+        (-3, -3, False),
+    ],
 )
 def test_spellings(text, amount, percent):
     assert parse_limit("max", text) == Limit("max", amount, percent)
