@@ -203,7 +203,8 @@ def test_what_a_killed_process_left_is_ignored_and_removed_when_it_is_old(cache)
     old, new = cache.folder / f"{KEY[:16]}-0.new", cache.folder / f"{OTHER[:16]}-1.new"
     for path in (old, new):
         path.write_bytes(entry(cache).read_bytes()[:50])
-    os.utime(old, (time.time() - 2 * 3600,) * 2)
+    long_ago = time.time() - 2 * 3600
+    os.utime(old, (long_ago, long_ago))
     assert same(cache.get(KEY))
     later = Cache(cache.folder.parent)
     later.put(OTHER, ARRAYS)
@@ -317,6 +318,7 @@ def test_what_has_no_canonical_bytes_is_refused(part):
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.undo()  # of what keeps tests away from the user's cache
     monkeypatch.setenv("SSMTOOL_CACHE", str(tmp_path / "own"))
     assert Cache.default().folder == tmp_path / "own" / "results"
     monkeypatch.delenv("SSMTOOL_CACHE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -77,11 +77,8 @@ class Checkpoint:
                 self.config = read_object(self.path / "config.json", remedy="Repair or remove it")
         self._sha256 = ""
 
-    def read(self, name: str, see: Callable[[bytes], object] = lambda piece: None) -> np.ndarray:
+    def read(self, name: str) -> np.ndarray:
         """A tensor's values, exactly.
-
-        Args:
-            see: is shown the bytes that are read, piece by piece.
 
         Returns:
             array of the stored shape: F64, F32, F16, BF16 -> float64; C64, C128 -> complex128; integers, BOOL -> int64.
@@ -94,7 +91,6 @@ class Checkpoint:
         data = bytearray()
         for piece in self.chunks(name):
             data += piece
-            see(piece)
         values = decode(data, info.dtype, info.shape, where=where)
         bad = values.size - np.count_nonzero(np.isfinite(values))
         if bad:
