@@ -57,6 +57,8 @@ class Bench:
                 [escape(layer.name) for layer in layers],
                 device=self.device,
                 progress=lambda layer, done, total: self.step(layer.name, done, total, "systems"),
+                cache=self.cache,
+                jobs=self.jobs,
             )
             self._spectra.update({entry.layer.name: entry.spectrum for entry in found})
 

@@ -11,12 +11,16 @@ import typer
 from ssmtool import plugins
 from ssmtool.cli._options import (
     CHECKPOINT,
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     JsonOption,
     LayerOption,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -32,6 +36,7 @@ from ssmtool.cli._tokens import (
 )
 
 if TYPE_CHECKING:
+    from ssmtool.cache import Cache
     from ssmtool.checks.findings import Check
     from ssmtool.checks.policy import Policy
 
@@ -84,9 +89,9 @@ def command(
     layers: LayerOption = None,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Use numbers of earlier runs on the same tensors.")
-    ] = True,
+    jobs: JobsOption = 1,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("the findings only, on standard error")] = False,
 ) -> None:
@@ -101,15 +106,15 @@ def command(
     from ssmtool.cli._formats import parse_formats, put_out
 
     wanted = parse_formats(formats, json)
-    where = checked_device(device)
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     given = {"tokens": tokens, "text": text, "bytes": as_bytes or None, "self": sampled}
     given |= {"length": length, "sequences": sequences, "seed": seed, "baseline": baseline, "layers": layers}
     asked = _with_options(resolved(policy, changes), given, only)
     with Bar(quiet) as bar:
-        found = _check(models, asked, family, where, cache, bar)
+        found = _check(models, asked, family, where, kept, jobs, bar)
     options: dict[str, Any] = {
         "policy": policy, "set": changes, "rule": only, "format": formats, "strict": strict, "exit_zero": exit_zero,
-        "family": family, "device": device.value, "cache": cache, **{key: asked.value(key) for key in asked.settings},
+        "family": family, "device": device.value, "jobs": jobs, **{key: asked.value(key) for key in asked.settings},
     }  # fmt: skip
     put_out(found, wanted, strict, options, quiet)
     if quiet:
@@ -143,8 +148,9 @@ def _with_options(policy: Policy, given: dict[str, Any], only: list[str] | None)
     return policy.only(only) if only else policy
 
 
-def _check(models: list[str], policy: Policy, family: str | None, device: str, cached: bool, bar: Bar) -> Check:
-    from ssmtool.cache import Cache
+def _check(
+    models: list[str], policy: Policy, family: str | None, device: str, cache: Cache, jobs: int, bar: Bar
+) -> Check:
     from ssmtool.checks.baseline import read_baseline
     from ssmtool.checks.check import check
     from ssmtool.pipeline.model import load
@@ -154,7 +160,8 @@ def _check(models: list[str], policy: Policy, family: str | None, device: str, c
     return check(
         [load(model, family=family) for model in models],
         policy,
-        cache=Cache.default() if cached else Cache(None),
+        cache=cache,
+        jobs=jobs,
         source=source,
         baseline=baseline,
         device=device,

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssmtool.cli._options import (
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     JsonOption,
     LayerOption,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -39,9 +43,9 @@ def command(
     fail: Annotated[bool, typer.Option("--fail-on-change", help="Exit with 1 if anything differs.")] = False,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Use numbers of earlier runs on the same tensors.")
-    ] = True,
+    jobs: JobsOption = 1,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("nothing: the exit code says it")] = False,
 ) -> None:
@@ -50,19 +54,17 @@ def command(
     Stored states, sizes, Hankel singular values, orders, stability, memory: what is in both is compared, what one side
     does not know is left out. Differences below one part in 10^9 are rounding.
     """
-    where = checked_device(device)
-    from ssmtool.cache import Cache
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     from ssmtool.checks.diff import diff
 
-    kept = Cache.default() if cache else Cache(None)
     with Bar(quiet) as bar:
-        sides = [_side(side, layers, family, where, kept, bar) for side in (before, after)]
+        sides = [_side(side, layers, family, where, kept, jobs, bar) for side in (before, after)]
     found = diff(sides[0][0], sides[1][0])
     if json:
         from ssmtool.report.diff_document import Side, diff_document
         from ssmtool.report.json_text import json_text
 
-        options = {"layers": layers, "fail_on_change": fail, "family": family, "device": device.value, "cache": cache}
+        options = {"layers": layers, "fail_on_change": fail, "family": family, "device": device.value}
         first, second = (
             Side(path=path, kind="document" if made else "model", command=made)
             for path, (_, made) in zip((before, after), sides, strict=True)
@@ -77,7 +79,7 @@ def command(
 
 
 def _side(
-    path: str, patterns: list[str] | None, family: str | None, device: str, cache: Cache, bar: Bar
+    path: str, patterns: list[str] | None, family: str | None, device: str, cache: Cache, jobs: int, bar: Bar
 ) -> tuple[dict[str, Profile], str | None]:
     """The layers of one side, and the command that made it if it is a document. Raises UsageError."""
     from fnmatch import fnmatchcase
@@ -90,7 +92,7 @@ def _side(
 
     if Path(path).suffix.lower() != ".json":
         model = load(path, family=family)
-        bench = Bench(model, cache, None, device, 1, bar.step)
+        bench = Bench(model, cache, None, device, jobs, bar.step)
         return profiles_of_model(bench, model.select(patterns)), None
     document = read_baseline(path)
     if len(document.models) != 1:
