@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ssmtool.checks.baseline import Baseline, Recorded
 from ssmtool.checks.findings import Check, CheckedModel, Finding, Outcome, Status
 from ssmtool.checks.measure import Found, measured, recalled, rule_module
 from ssmtool.checks.policy import Entry, Policy
@@ -18,6 +17,7 @@ from ssmtool.pipeline.model import matching
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
+    from ssmtool.checks.baseline import Baseline, Recorded
     from ssmtool.families._contract import Layer
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource

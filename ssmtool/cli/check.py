@@ -151,12 +151,15 @@ def _with_options(policy: Policy, given: dict[str, Any], only: list[str] | None)
 def _check(
     models: list[str], policy: Policy, family: str | None, device: str, cache: Cache, jobs: int, bar: Bar
 ) -> Check:
-    from ssmtool.checks.baseline import read_baseline
     from ssmtool.checks.check import check
     from ssmtool.pipeline.model import load
 
     source = policy_tokens(policy)
-    baseline = None if policy.value("baseline") is None else read_baseline(policy.value("baseline"))
+    baseline = None
+    if policy.value("baseline") is not None:
+        from ssmtool.checks.baseline import read_baseline
+
+        baseline = read_baseline(policy.value("baseline"))
     return check(
         [load(model, family=family) for model in models],
         policy,

@@ -29,9 +29,9 @@ def command(
     changes: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the policy of ssmtool check, resolved: every setting and rule, its value, and the file and line it is from.
+    """Show the policy that check would use here.
 
-    The file is the nearest ssmtool.toml, or pyproject.toml with a [tool.ssmtool], upward from the current directory.
+    Every setting and rule, its value, and the file and line it is from. The file is the nearest ssmtool.toml, or pyproject.toml with a [tool.ssmtool], upward from the current directory.
     """
     found = resolved(policy, changes)
     if json:

@@ -49,7 +49,7 @@ def command(
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("nothing: the exit code says it")] = False,
 ) -> None:
-    """Compare two models, two JSON documents, or one of each, layer by layer.
+    """Compare two models, or documents about them, layer by layer.
 
     Stored states, sizes, Hankel singular values, orders, stability, memory: what is in both is compared, what one side
     does not know is left out. Differences below one part in 10^9 are rounding.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from ssmtool.checks.words import limit_text, number
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
 
 MOST = 200  # findings listed: a step's summary may have 1 MiB
 _SIGNS = {"error": "❌", "warning": "⚠️", "skipped": "➖", "passed": "✅", "measured": "📏"}
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&$@:])")
+_SPECIAL = frozenset("\\`*_{}[]()#+-.!|~$:")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@&#8203;"}  # a name after @ would be told of every check
 
 
 def check_markdown(check: Check) -> str:
@@ -28,7 +28,7 @@ def check_markdown(check: Check) -> str:
 
 def escaped(text: str) -> str:
     """Text as Markdown and HTML show it, in a table too: nothing in it is markup, a link or a mention."""
-    return _SPECIAL.sub(r"\\\1", lined(text)).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    return "".join(_ENTITIES.get(c, f"\\{c}" if c in _SPECIAL else c) for c in lined(text))
 
 
 def _model(checked: CheckedModel) -> list[str]:

@@ -15,8 +15,8 @@ from tests.checks.models import checked, parts, write
 from tests.pipeline.language_models import byte_model
 
 RULES = (
-    "order.energy=0.9", "sigma_tail.beyond=2", "redundant.max=9", "unstable.max=9", "margin.min=-1", "horizon.left=0.01",
-    "effective_size.min=0", "reduced_size.rank=4", "reduced_error.rank=4",
+    "order.energy=0.9", "sigma_tail.beyond=2", "redundant.max=9", "unstable.max=9", "margin.min=-1",
+    "horizon.left=0.01", "effective_size.min=0", "reduced_size.rank=4", "reduced_error.rank=4",
 )  # fmt: skip
 OF_HSV = {"order", "sigma_tail", "redundant", "unstable", "effective_size"}
 

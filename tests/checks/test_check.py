@@ -66,8 +66,8 @@ def test_entries_for_some_layers(model, tmp_path):
 def test_globs_that_match_nothing_are_an_error(model, tmp_path):
     with pytest.raises(UsageError, match=r"no layer matches 'encoder\.\*'.*Layers: a, b"):
         checked(model, "order.max=1", "order.layers='encoder.*'")
+    policy = read_policy(None).with_setting("layers", ["c"])
     with pytest.raises(UsageError, match="no layer matches 'c'"):
-        policy = read_policy(None).with_setting("layers", ["c"])
         check([load(model)], policy, cache=Cache(None))
     # a glob may be for another of several models
     other = write(tmp_path / "other.safetensors", {"encoder.0": parts(2)})
