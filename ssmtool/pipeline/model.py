@@ -98,12 +98,12 @@ class Model:
             FamilyError: no linear time-invariant layer among those selected.
             CheckpointError: tensors that cannot be read or are not finite.
         """
-        from ssmtool.lti.devices import device_kind
+        from ssmtool.lti.devices import device_name
         from ssmtool.pipeline.engines import local
         from ssmtool.pipeline.layerwise import layerwise
         from ssmtool.pipeline.spectra import HsvWork
 
-        chosen, work = linear(self.select(layers)), HsvWork(device_kind(device))
+        chosen, work = linear(self.select(layers)), HsvWork(device_name(device))
         found = layerwise(
             self, chosen, lambda _: work, cache=cache or Cache(None), engine=engine or local(jobs), progress=progress
         )

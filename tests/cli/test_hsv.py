@@ -153,7 +153,7 @@ def test_what_is_known_is_shown_without_loading_pytorch(s4d, tmp_path, run):
 
 def test_nothing_is_kept_if_that_is_asked_for(run, s4d, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cache, "default", classmethod(lambda cls: cls(tmp_path / "own")))
+        patch.setattr(Cache, "default", lambda: Cache(tmp_path / "own"))
         assert run("hsv", s4d, "--no-cache").code == 0
         assert not (tmp_path / "own").exists()
         assert run("hsv", s4d).code == 0
