@@ -191,6 +191,6 @@ def _ray() -> Any:
         import ray.exceptions
     except ImportError:
         raise UsageError(
-            "--engine ray needs Ray, which is not installed", remedy="pip install 'ssmtool[ray]'"
+            "--engine ray needs Ray, which is not installed", remedy="Install it: pip install 'ssmtool[ray]'"
         ) from None
     return ray
