@@ -119,3 +119,13 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(ray_cluster, "_ray", lambda: there)
     with pytest.raises(UsageError, match="the cluster has no GPU"):
         RayCluster().device("cuda")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_an_address_where_nothing_is_is_one_line_at_once(monkeypatch, address):
+    there = SimpleNamespace(
+        is_initialized=lambda: False, init=lambda **options: pytest.fail("Ray would try for minutes")
+    )
+    monkeypatch.setattr(ray_cluster, "_ray", lambda: there)
+    with pytest.raises(EngineError, match=r"no Ray cluster can be used .* ray start --head"):
+        RayCluster(address)

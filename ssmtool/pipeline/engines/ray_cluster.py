@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 import traceback
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.model import LayerProgress, Model
 
 RETRIES = 3
+_PATIENCE = 5.0  # seconds for a cluster to answer
 _AHEAD = 2  # tasks given per core or GPU: the next one waits where it will run
 
 
@@ -51,6 +53,8 @@ class RayCluster:
         else:
             quiet["address"] = address
         try:
+            if address is not None:
+                _knock(address)
             self.ray.init(**quiet)
         except Exception as error:
             raise EngineError(
@@ -183,6 +187,13 @@ def on_node(path: str, task: Task, version: str) -> tuple[str, Any, list[tuple[s
 
 def _on_gpu(task: Task) -> bool:
     return getattr(task.work, "device", "cpu") != "cpu"
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nothing listens there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _ray() -> Any:
