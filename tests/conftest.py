@@ -27,4 +27,4 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 @pytest.fixture(autouse=True)
 def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run inside a test compute what they show: the user's cache is neither read nor filled."""
-    monkeypatch.setattr(Cache, "default", classmethod(lambda cls: cls(None)))
+    monkeypatch.setattr(Cache, "default", lambda: Cache(None))

@@ -1,4 +1,4 @@
-"""Which kind of device a computation will run on, found out without loading PyTorch where that is possible."""
+"""Which device a computation will run on, found out without loading PyTorch where that is possible."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same in WSL, AMD
 
 
-def device_kind(device: str) -> str:
-    """ "cpu" or "cuda", as `factors.resolve_device` would say; "auto" on a machine without a GPU driver is "cpu".
+def device_name(device: str) -> str:
+    """ "cpu", "cuda", "cuda:1" and so on, as `factors.resolve_device` has it; without a GPU driver "auto" is "cpu".
 
     Raises:
         UsageError: there is no such device.
@@ -18,7 +18,12 @@ def device_kind(device: str) -> str:
         return "cpu"
     from ssmtool.lti.factors import resolve_device
 
-    return resolve_device(device).type
+    return str(resolve_device(device))
+
+
+def device_kind(name: str) -> str:
+    """ "cpu" or "cuda": results are the same on every device of a kind."""
+    return name.partition(":")[0]
 
 
 def _no_gpu() -> bool:

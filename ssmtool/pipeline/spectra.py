@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ssmtool.cache import digest
 from ssmtool.families._contract import Layer
+from ssmtool.lti.devices import device_kind
 from ssmtool.lti.spectrum import Spectrum
 from ssmtool.pipeline.engines._contract import Arrays, Step
 from ssmtool.sources import version_of
@@ -20,12 +21,16 @@ SOURCES = ("ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool_ker
 
 @dataclass(frozen=True)
 class HsvWork:
-    """A `Work`. Attributes: device: "cpu" or "cuda"."""
+    """A `Work` whose result is a `Spectrum`.
+
+    Attributes:
+        device: of `device_name`.
+    """
 
     device: str
 
     def key(self, content: str) -> str:
-        return digest("hsv", VERSION, version_of(*SOURCES), content, self.device)
+        return digest("hsv", VERSION, version_of(*SOURCES), content, device_kind(self.device))
 
     def compute(self, model: Model, layer: Layer, step: Step | None) -> Arrays:
         from ssmtool.lti.hankel import hankel_singular_values
