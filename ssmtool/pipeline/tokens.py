@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from ssmtool.checkpoint.arrays import read_array
 from ssmtool.checkpoint.files import read_small
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.pipeline.model import Model
-from ssmtool.selective.language import LanguageModel, Runner
+
+if TYPE_CHECKING:
+    from ssmtool.selective.language import Runner
 
 LENGTH = 256
 SEQUENCES = 256  # cut from a text at most, spread over all of it
@@ -226,6 +228,8 @@ def _refused(path: Path, what: str) -> Iterator[None]:
 
 
 def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:
+    from ssmtool.selective.language import LanguageModel  # brings PyTorch, which whoever names a source may not need
+
     assert source.sampled is not None
     start = (model.checkpoint.config or {}).get("bos_token_id")
     if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < runner.vocabulary:
