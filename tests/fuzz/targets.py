@@ -39,13 +39,13 @@ class Target:
     Attributes:
         call: reads what is in a folder.
         files: what is in the folder, by name; several makings of it to choose from.
-        damage: the files that are damaged, by name or ending, and how.
+        damage: the files that are damaged, by ending, the first that fits, and how; None for files that are not.
         examples: tried in the ordinary suite.
     """
 
     call: Callable[[Path], Any]
     files: Callable[[], Sequence[Files]]
-    damage: Mapping[str, Damage]
+    damage: Mapping[str, Damage | None]
     examples: int = 60
 
 
