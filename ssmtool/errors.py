@@ -32,8 +32,12 @@ class SsmtoolError(Exception):
 
 def one_line(text: str) -> str:
     """`text` on one line, fit for a terminal: what does not print, as file names and damaged files have it, escaped."""
-    joined = " ".join(text.split())
-    return joined if joined.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """`text` with every character that does not print spelled out: a terminal would obey some of them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UsageError(SsmtoolError):

@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> int:
 def _plain_warnings() -> Iterator[None]:
     """Warnings as one line each, without the place in the source."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *rest, **names: f"ssmtool: warning: {message}\n"
+    warnings.formatwarning = lambda message, *rest, **names: f"ssmtool: warning: {one_line(str(message))}\n"
     try:
         yield
     finally:

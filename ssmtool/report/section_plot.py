@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ssmtool.report.plain import plain
 from ssmtool.report.plot import STYLE, save
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def draw(panels: Sequence[Panel], title: str = "") -> Figure:
     for axis in axes[len(panels) :]:
         axis.remove()
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
@@ -89,7 +90,7 @@ def _curve(axis: Axes, panel: Panel, curve: Curve, place: int) -> None:
     shade = colormaps["viridis"](0.88 * place / max(len(panel.curves) - 1, 1))  # its last yellows vanish on white
     colour = shade if many else COLOURS[place % len(COLOURS)]
     named = not many or len(panel.curves) <= NAMED
-    style = {"color": colour, "label": curve.label if named and curve.label else None}
+    style = {"color": colour, "label": plain(curve.label) if named and curve.label else None}
     dash = DASHES[place % len(DASHES)]
     if panel.kind == "bar":
         signs = [COLOURS[0] if y >= 0 else COLOURS[1] for y in curve.y]

@@ -177,7 +177,9 @@ def test_source_cut_short_meanwhile(single: Path, tmp_path: Path) -> None:
     os.truncate(single, single.stat().st_size - 8)
     with Rewrite(source, tmp_path / "out.safetensors") as rewrite:
         rewrite.drop("layers.0.B")
-        with pytest.raises(CheckpointError, match=r"changed while it was in use: it had 1032 bytes and has 1024. Run again"):
+        with pytest.raises(
+            CheckpointError, match=r"changed while it was in use: it had 1032 bytes and has 1024. Run again"
+        ):
             rewrite.commit()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 

@@ -79,7 +79,12 @@ def _documents() -> list[Files]:
     with tempfile.TemporaryDirectory() as name:
         model = Path(name, "model.safetensors")
         model.write_bytes(_model()["model.safetensors"])
-        commands = (["hsv", "--no-cache"], ["inspect"], ["compress", "--rank", "2", "--dry-run"], ["check", "--no-cache"])
+        commands = (
+            ["hsv", "--no-cache"],
+            ["inspect"],
+            ["compress", "--rank", "2", "--dry-run"],
+            ["check", "--no-cache"],
+        )
         texts = [_printed(words[0], str(model), *words[1:], "--json") for words in commands]
     return [{"model.safetensors": _model()["model.safetensors"], "baseline.json": text} for text in texts]
 
