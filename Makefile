@@ -14,13 +14,15 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test test-ray lint style types imports format aot aot-update bench clean
+.PHONY: help demo test test-ray fuzz faults lint style types imports format aot aot-update bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate trained checkpoints"
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make test-ray  install with Ray, then run the tests of --engine ray on a cluster of two workers"
+	@echo "make fuzz    damaged files for every reader, at random, for FUZZ_SECONDS (600); numbers in fuzz-record.json"
+	@echo "make faults  FAULT_KILLS (200) kills of writing commands at random moments, and the other fault tests"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
 	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
@@ -79,6 +81,17 @@ test: $(VENV)/.installed-test
 
 test-ray: $(VENV)/.installed-ray
 	@$(PY) -m pytest tests/pipeline/test_ray_cluster.py $(PYTEST_FLAGS)
+
+FUZZ_SECONDS ?= 600
+FAULT_KILLS ?= 200
+
+fuzz: $(VENV)/.installed-test
+	@PYTHONPATH=.:kernels $(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) --record fuzz-record.json
+
+faults: $(VENV)/.installed-test
+	@rm -f faults-record.jsonl
+	@FAULT_KILLS=$(FAULT_KILLS) FAULT_SEED=$${FAULT_SEED:-$$$$} FAULT_RECORD=faults-record.jsonl \
+		$(PY) -m pytest tests/faults $(PYTEST_FLAGS)
 
 lint: style types imports
 
