@@ -28,7 +28,7 @@ VARIANTS = {
     "no regulariser": [],
     "hankel-log:1e-3": ["--reg", "hankel-log:1e-3"],
     "modal-l1:1e-3": ["--reg", "modal-l1:1e-3"],
-    "in training, 99 %": ["--truncate", "energy:0.99@0.1,energy:0.99@0.2,energy:0.99@0.3"],
+    "in training, to 12": ["--truncate", "order:64@0.1,order:32@0.2,order:12@0.3"],
 }
 METHODS = {"no regulariser": ("balanced", "modal"), "modal-l1:1e-3": ("balanced", "modal")}
 
@@ -47,7 +47,7 @@ STUDIES = {
     "listops": Study(
         "listops:min_length=8,max_length=64,max_depth=4,max_args=5,train=20000",
         64,
-        ("--width", "48", "--slots", "32", "--epochs", "6"),
+        ("--width", "48", "--depth", "4", "--slots", "32", "--epochs", "6"),
     ),
 }
 
@@ -103,7 +103,7 @@ def truncated(study: str, path: Path, method: str, share: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         small = Path(scratch) / "small.safetensors"
         try:
-            ssmtool.compress(model, small, rank=rank, method=method, score="h2")
+            ssmtool.compress(model, small, rank=rank, method=method, score="h2" if method == "modal" else "last")
         except ReductionError:  # real poles take a slot each: nothing becomes smaller
             return accuracy(study, path)
         return accuracy(study, small)
