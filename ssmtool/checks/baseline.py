@@ -75,8 +75,6 @@ class _CalibratedRow(Facts):
 
 
 class _CompressRow(Facts):
-    systems: int
-    order: int
     orders_after: list[int]
     hinf_error_relative: float
     h2_error_relative: float
@@ -190,7 +188,7 @@ def _reduced(head: _Head, row: _CompressRow) -> ReducedRow:
         method=str(head.options.get("method") or "balanced").replace("-", "_"),
         bytes_before=row.bytes_before,
         bytes_after=row.bytes_after,
-        states_before=row.systems * row.order,
+        states_before=(row.systems or 0) * (row.order or 0),
         states_after=sum(row.orders_after),
         hinf=row.hinf_error_relative,
         h2=row.h2_error_relative,
@@ -199,8 +197,8 @@ def _reduced(head: _Head, row: _CompressRow) -> ReducedRow:
 
 def _rows(kind: Any, section: dict[str, Any], layer: str) -> Any:
     """Rows of a section about a layer: one, or one per mixer, called layer[0], layer[1], ..."""
-    rows = TypeAdapter(list[kind]).validate_python(section.get("layers", []))
-    return tuple(row for row in rows if row.name == layer or row.name.startswith(f"{layer}["))
+    rows = TypeAdapter(list[dict[str, Any]]).validate_python(section.get("layers", []))
+    return tuple(row for row in map(kind.model_validate, rows) if row.name == layer or row.name.startswith(f"{layer}["))
 
 
 def _matrix(rows: list[list[float]]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssmtool import plugins
-from ssmtool.checks.limits import KINDS, Limit, parse_limit
+from ssmtool.checks.limits import KINDS, Kind, Limit, parse_limit
 from ssmtool.checks.policy import BUILT_IN, COMMAND_LINE, DEFAULT, Entry, Origin, Policy, Setting
 from ssmtool.checks.rules._contract import RuleKeys
 from ssmtool.checks.toml_lines import Place, line_of, lines
@@ -20,7 +20,7 @@ from ssmtool.errors import UsageError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 RULES = "ssmtool.checks.rules"
 OWN, SHARED = "ssmtool.toml", "pyproject.toml"
@@ -173,7 +173,7 @@ def _entry(rule: str, table: Mapping[str, Any], origin_of: Any, start: Origin, r
     place: Place = ("rules", rule)
     where = _Located(reader, origin_of, start)
     keys: RuleKeys = validated(module.Keys, dict(table), place, where)
-    limits = {kind: getattr(keys, kind) for kind in KINDS if getattr(keys, kind) is not None}
+    limits: dict[Kind, Any] = {kind: getattr(keys, kind) for kind in KINDS if getattr(keys, kind) is not None}
     limits = limits or dict(module.DEFAULT_LIMITS)
     own = {name: getattr(keys, name) for name in type(keys).model_fields if name not in RuleKeys.model_fields}
     for kind, value in limits.items():

@@ -76,7 +76,7 @@ def check_document(check: Check, strict: bool, options: Mapping[str, Any]) -> Ch
     return CheckDocument(
         **head("check", sources, options),
         passed=check.passed(strict),
-        counts=dict(check.counts),
+        counts={str(status): count for status, count in check.counts.items()},
         policy=PolicyFacts(
             file=None if check.policy.file is None else str(check.policy.file),
             rules=[_entry(entry) for entry in check.policy.entries if entry.severity != "off"],

@@ -100,10 +100,10 @@ def test_regressions_are_found(model, document, tmp_path):
     found = checked(worse, "order.energy=0.9", "order.max_increase=0", baseline=read_baseline(path))
     assert {finding.identifier for finding in found.findings} == {"order.max_increase"}
     first = found.findings[0]
-    assert (
-        first.message
-        == f"{first.value:.0f}, was {first.baseline:.0f}: rose by {first.value - first.baseline:.0f}, more than 0"
-    )
+    assert first.value is not None
+    assert first.baseline is not None
+    rise = first.value - first.baseline
+    assert first.message == f"{first.value:.0f}, was {first.baseline:.0f}: rose by {rise:.0f}, more than 0"
     percent = checked(worse, "order.energy=0.9", 'order.max_increase="500%"', baseline=read_baseline(path))
     assert percent.passed()
     fell = checked(worse, "order.energy=0.9", "order.max_decrease=0", baseline=read_baseline(path))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Relative error of the layer that compress would store"
 UNIT = ""
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "What compress would leave of the layer, in bytes or states"
 UNIT = "bytes"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {}
