@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.tokens import TokenSource
 
 VERSION = 1
+SOURCES = (
+    *("ssmtool.checks", "ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool.selective"),
+    *("ssmtool.analyses", "ssmtool.reductions", "ssmtool.pipeline", "ssmtool_kernels"),
+)
+"""Packages whose code the numbers depend on."""
 
 
 def find_number(cache: Cache, key: str) -> Measurement | Unmeasured | None:
@@ -54,11 +59,8 @@ def kept_rows(
     measure: Callable[[], dict[str, ReducedRow]],
 ) -> dict[str, ReducedRow]:
     """What compress would make of some layers, from the cache or measured; the hash is of all of them, in order."""
-    from ssmtool.pipeline.reduction_work import SOURCES, layout
-
-    version = version_of("ssmtool.checks", *SOURCES)
     contents = [model.content(layer) for layer in group]
-    key = digest("check reduction", VERSION, version, asked, contents, layout(model))
+    key = digest("check reduction", VERSION, version_of(*SOURCES), asked, contents, _layout(model))
     arrays = cache.get(key)
     if arrays is not None and "rows" in arrays:
         found = json.loads(_text(arrays["rows"]))
@@ -79,6 +81,12 @@ def tokens_key(model: Model, source: TokenSource) -> str:
             parts[name] = _file_hash(Path(parts[name]))
     tokenizer = _file_hash(folder / "tokenizer.json") if source.text is not None and folder.is_dir() else ""
     return digest("model on tokens", VERSION, model.checkpoint.sha256(), _config(model), parts, tokenizer)
+
+
+def _layout(model: Model) -> str:
+    """Hash of the headers and the configuration: what a reduced layer is stored as depends on them."""
+    infos = {name: (info.dtype, info.shape) for name, info in model.checkpoint.tensors.items()}
+    return digest("layout", VERSION, infos, _config(model))
 
 
 def _config(model: Model) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssmtool import plugins
 from ssmtool.cache import digest
-from ssmtool.checks.kept import find_number, keep_number, tokens_key
+from ssmtool.checks.kept import SOURCES, VERSION, find_number, keep_number, tokens_key
 from ssmtool.checks.policy import Scope
 from ssmtool.checks.rules._contract import NEEDS_TOKENS, Basis, Measurement, Unmeasured
 from ssmtool.checks.subject import Bench, Subject
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from ssmtool.families._contract import Layer
 
 RULES = "ssmtool.checks.rules"
-VERSION = 1
-SOURCES = (
-    *("ssmtool.checks", "ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool.selective"),
-    *("ssmtool.analyses", "ssmtool.reductions", "ssmtool.pipeline", "ssmtool_kernels"),
-)
-"""Packages whose code the numbers depend on."""
 
 Found = Measurement | Unmeasured
 
