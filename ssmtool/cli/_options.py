@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssmtool.cli import _complete
+
+if TYPE_CHECKING:
+    from ssmtool.cache import Cache
+    from ssmtool.pipeline.engines import Engine
 
 CHECKPOINT = (
     "a .safetensors, .pt, .bin or .ckpt file, a directory, or the name of a model in the local Hugging Face cache"
@@ -81,6 +87,46 @@ JsonOption = Annotated[
 ]
 
 
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder where results of layers are kept by content and found again; it may be shared and deleted.",
+        show_default="$SSMTOOL_CACHE or ~/.cache/ssmtool",
+    ),
+]
+
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Compute everything, keep nothing.")]
+
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Layers worked on at a time, in a process each."),
+]
+
+
+class EngineName(str, Enum):
+    """What works on layers."""
+
+    local = "local"
+    ray = "ray"
+
+
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", help="Where layers are worked on: this machine, or a Ray cluster.")
+]
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDR",
+        help="Of the Ray cluster, such as 10.0.0.1:6379 or auto.",
+        show_default="$RAY_ADDRESS, or a cluster on this machine for this run",
+    ),
+]
+
+
 def quiet_option(what: str) -> typer.models.OptionInfo:
     """--quiet, saying what is printed nevertheless."""
     return typer.Option("--quiet", "-q", help=f"No progress bar; print {what}.")
@@ -91,10 +137,41 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def checked_device(device: Device) -> str:
-    """The device's name. Raises UsageError for CUDA where there is none."""
-    if device is Device.cuda:
+def checked_device(device: Device, engine: EngineName = EngineName.local) -> str:
+    """The device's name. Raises UsageError for CUDA where there is none; a cluster is asked when it is there."""
+    if device is Device.cuda and engine is EngineName.local:
         from ssmtool.lti.factors import resolve_device
 
         resolve_device("cuda")
     return device.value
+
+
+def chosen_cache(folder: Path | None, none: bool) -> Cache:
+    """Where results are kept. Raises UsageError: both options."""
+    from ssmtool.cache import Cache
+    from ssmtool.errors import UsageError
+
+    if none and folder is not None:
+        raise UsageError("--cache and --no-cache contradict each other")
+    if none:
+        return Cache(None)
+    return Cache.default() if folder is None else Cache(folder)
+
+
+@contextmanager
+def chosen_engine(name: EngineName, address: str | None, jobs: int) -> Iterator[Engine]:
+    """Where layers are worked on. Raises UsageError: options of the other engine."""
+    from ssmtool.errors import UsageError
+    from ssmtool.pipeline.engines import local
+
+    if name is EngineName.local:
+        if address is not None:
+            raise UsageError("--address is of a Ray cluster", remedy="Add --engine ray")
+        yield local(jobs)
+        return
+    if jobs != 1:
+        raise UsageError("--jobs is for this machine, and --engine ray uses what the cluster has")
+    from ssmtool.pipeline.engines.ray_cluster import RayCluster
+
+    with closing(RayCluster(address)) as cluster:
+        yield cluster

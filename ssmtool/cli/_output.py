@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from ssmtool.errors import UsageError
+from ssmtool.errors import OutputError, UsageError
 
 
 def emit(text: str) -> None:
@@ -36,3 +37,16 @@ def checked_file(path: Path | None, option: str, suffixes: Collection[str]) -> P
     if not path.parent.is_dir():
         raise UsageError("parent directory does not exist", where=where, remedy=f"Create it: mkdir -p {path.parent}")
     return path
+
+
+def save(path: Path, text: str) -> None:
+    """Write a text file, or leave what was there. Raises OutputError."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        try:
+            scratch.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error

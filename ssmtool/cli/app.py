@@ -10,8 +10,11 @@ from ssmtool import plugins
 from ssmtool.cli import (
     _complete,
     bench,
+    check,
     compress,
+    config,
     diagnose,
+    diff,
     evaluate,
     hsv,
     identify,
@@ -23,7 +26,10 @@ from ssmtool.cli import (
 )
 from ssmtool.version import __version__
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
+_COMMANDS = (
+    inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train, speculate, bench,
+    config,
+)  # fmt: skip
 
 
 def command():
@@ -55,8 +61,8 @@ def _program(
 ) -> None:
     """Hankel singular values, balanced truncation and smaller checkpoints for trained state-space models.
 
-    Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a validation that failed,
-    2 a wrong command line, an input that cannot be used, or an internal error.
+    Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a validation or check that
+    failed, 2 a wrong command line, an input that cannot be used, or an internal error.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)

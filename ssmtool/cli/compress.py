@@ -9,13 +9,21 @@ import typer
 
 from ssmtool.cli._drop_blocks import drop
 from ssmtool.cli._options import (
+    AddressOption,
+    CacheOption,
     Device,
     DeviceOption,
+    EngineName,
+    EngineOption,
     FamilyOption,
+    JobsOption,
     JsonOption,
     LayerOption,
     ModelArgument,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
+    chosen_engine,
     examples,
     quiet_option,
 )
@@ -171,6 +179,11 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and report everything, write nothing.")] = False,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
+    jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("only the path of what was written")] = False,
 ) -> None:
@@ -182,7 +195,7 @@ def command(
 
     Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """
-    where = checked_device(device)
+    where, kept = checked_device(device, engine), chosen_cache(cache, no_cache)
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.compress import compress
@@ -236,7 +249,7 @@ def command(
     skipped = [layer for layer in found.select(layers) if not layer.lti]
     how = {"method": method, "score": score, "horizon": horizon, "band": parsed_band(band), "residues": residues}
     how |= {"layers": layers, "per_layer": per_layer, "pad_to": pad_to, "dry_run": dry_run}
-    with Bar(quiet) as bar:
+    with Bar(quiet) as bar, chosen_engine(engine, address, jobs) as workers:
         done = compress(
             found,
             output,
@@ -245,6 +258,8 @@ def command(
             **_running(calibrate, model_code, refine, final, outputs, control, allocate, per_channel, labels, seed),
             device=where,
             progress=bar.layer,
+            cache=kept,
+            engine=workers,
             step=lambda name, done, total: bar.step(name, done, total, "steps"),
         )
     if json:

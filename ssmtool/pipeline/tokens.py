@@ -6,14 +6,16 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssmtool.checkpoint import open_checkpoint
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.pipeline.model import Model
-from ssmtool.selective.language import LanguageModel, Runner
+
+if TYPE_CHECKING:
+    from ssmtool.selective.language import Runner
 
 LENGTH = 256
 SEQUENCES = 256  # cut from a text at most, spread over all of it
@@ -206,6 +208,8 @@ def tokenizer(model: Model) -> Any:
 
 
 def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:
+    from ssmtool.selective.language import LanguageModel  # brings PyTorch, which whoever names a source may not need
+
     assert source.sampled is not None
     start = (model.checkpoint.config or {}).get("bos_token_id")
     if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < runner.vocabulary:

@@ -9,8 +9,11 @@ import ssmtool
 from ssmtool import plugins
 from ssmtool.cli import (
     bench,
+    check,
     compress,
+    config,
     diagnose,
+    diff,
     evaluate,
     hsv,
     identify,
@@ -35,6 +38,22 @@ OPTIONS = {
     | {"--output", "--rank", "--energy", "--error", "--method", "--tensor", "--key", "--axes", "--feedthrough"}
     | {"--dtype", "--dry-run", "--device"},
     "identify": COMMON - {"--family"} | {"--output", "--order", "--horizon", "--holdout", "--dtype", "--dry-run"},
+    "check": COMMON
+    | {
+        "--policy",
+        "--set",
+        "--rule",
+        "--baseline",
+        "--format",
+        "--strict",
+        "--exit-zero",
+        "--tokens",
+        "--text",
+        "--self",
+    }
+    | {"--layer", "--device", "--jobs", "--cache", "--no-cache"},
+    "diff": COMMON | {"--layer", "--fail-on-change", "--device", "--jobs", "--cache", "--no-cache"},
+    "config": {"--policy", "--set", "--json", "--help"},
     "evaluate": COMMON | {"--task", "--data", "--device"},
     "train": (COMMON - {"--family"})
     | {"--output", "--task", "--model", "--reg", "--truncate", "--resume", "--seed", "--epochs", "--width", "--depth"}
@@ -75,7 +94,8 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 
 def test_every_command_documents_every_option():
     program = command()
-    modules = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
+    modules = (inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train)
+    modules += (speculate, bench, config)
     assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:

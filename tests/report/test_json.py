@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 from ssmtool.report import schema
 from ssmtool.report.bench_document import BenchDocument
+from ssmtool.report.check_document import CheckDocument
+from ssmtool.report.config_document import ConfigDocument
+from ssmtool.report.diff_document import DiffDocument
 from ssmtool.report.identify_document import IdentifyDocument
 from ssmtool.report.json_text import json_text
 from ssmtool.report.realize_document import RealizeDocument
@@ -26,6 +29,9 @@ DOCUMENTS = [
     BenchDocument,
     RealizeDocument,
     IdentifyDocument,
+    CheckDocument,
+    ConfigDocument,
+    DiffDocument,
 ]
 
 
