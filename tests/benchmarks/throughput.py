@@ -196,8 +196,13 @@ def picture(points: dict[str, list[tuple[int, float, float]]]) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    style = {"svg.hashsalt": "ssmtool", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
-    with plt.rc_context({**style, "axes.spines.right": False}):
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "ssmtool",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+    }
+    with plt.rc_context(style | {"axes.spines.right": False}):
         figure, axes = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
         for (name, rows), colour, mark in zip(points.items(), ("#0072b2", "#d55e00"), ("o", "s"), strict=True):
             counts, guesses, found = zip(*rows, strict=True)
