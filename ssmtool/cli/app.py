@@ -16,14 +16,30 @@ from ssmtool.cli import (
     hsv,
     identify,
     inspect,
+    plot,
     realize,
+    report,
     speculate,
     train,
     validate,
 )
 from ssmtool.version import __version__
 
-_COMMANDS = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
+_COMMANDS = (
+    inspect,
+    hsv,
+    diagnose,
+    compress,
+    validate,
+    report,
+    plot,
+    realize,
+    identify,
+    evaluate,
+    train,
+    speculate,
+    bench,
+)
 
 
 def command():

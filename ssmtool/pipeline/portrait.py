@@ -127,6 +127,7 @@ def portrait(
     source: TokenSource | None = None,
     timings: bool = True,
     parts: Collection[str] = PARTS,
+    sections: Iterable[str] | None = None,
     device: str = "auto",
     backend: str = "auto",
     step: Step = _no_step,
@@ -141,6 +142,7 @@ def portrait(
         source: tokens for selective layers.
         timings: run the scans of both models, which tests outputs against bounds and times kernels.
         parts: what is wanted, of PARTS.
+        sections: of the diagnosis; all by default.
         device: "auto", "cpu" or "cuda".  backend: of the scans.
         step: called with (label, done, total, unit).
 
