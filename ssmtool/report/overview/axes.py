@@ -42,7 +42,7 @@ def ticks(ends: tuple[float, float], log: bool, most: int = 6, whole: bool = Fal
     if whole:
         step = max(1.0, math.ceil(step))
     start = math.ceil(low / step - 1e-9)
-    count = int(math.floor(high / step + 1e-9)) - start + 1
+    count = math.floor(high / step + 1e-9) - start + 1
     digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if step / base == 2.5 else 0))
     return [((start + i) * step, _label((start + i) * step, digits)) for i in range(count)]
 

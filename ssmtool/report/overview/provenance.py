@@ -41,8 +41,8 @@ def provenance_part(found: Portrait, command: str) -> Part:
         if found.diagnosis is not None and found.diagnosis.tokens is not None:
             used = f"{found.diagnosis.sequences} × {found.diagnosis.length} of them in the sections of diagnose"
             rows.append(("tokens: used", used))
-    versions = f"ssmtool {__version__}, Python {platform.python_version()}, PyTorch {torch.__version__}, NumPy {np.__version__}"
-    rows.append(("versions", versions))
+    python, numpy = platform.python_version(), np.__version__
+    rows.append(("versions", f"ssmtool {__version__}, Python {python}, PyTorch {torch.__version__}, NumPy {numpy}"))
     rows.append(("machine", f"{platform.system()} {platform.machine()}"))
     return Part("provenance", "Provenance", grids=(grid("Inputs and versions", ("what", "value"), rows, (0, 1)),))
 

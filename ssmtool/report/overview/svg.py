@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -152,7 +153,7 @@ def _stairs(points: Sequence[tuple[float, float] | None]) -> list[tuple[float, f
     solid = [point for point in points if point is not None]
     if len(solid) < 2:
         return list(solid)
-    edges = [(a[0] + b[0]) / 2 for a, b in zip(solid, solid[1:], strict=False)]
+    edges = [(a[0] + b[0]) / 2 for a, b in itertools.pairwise(solid)]
     edges = [2 * solid[0][0] - edges[0], *edges, 2 * solid[-1][0] - edges[-1]]
     out: list[tuple[float, float] | None] = []
     for (_, y), low, high in zip(solid, edges, edges[1:], strict=False):
