@@ -82,13 +82,14 @@ def _chart(axis: Axes, chart: Chart) -> None:
     _scale(axis, chart)
     labels = _labels(chart)
     if len(labels) > 1:
-        axis.legend(fontsize="x-small", frameon=True, framealpha=0.75, edgecolor="none", borderpad=0.2)
+        place = "center" if chart.circle else "best"
+        axis.legend(fontsize="x-small", loc=place, frameon=True, framealpha=0.75, edgecolor="none", borderpad=0.2)
     shaded = {s.label for s in chart.series if s.shade is not None and s.label}
     said = [f"dark to light: {len(shaded)} layers in order"] if shaded else []
     said += [chart.note] if chart.note else []
     if said:
         axis.text(
-            1.0, 1.0, "\n".join(map(printable, said)), transform=axis.transAxes, ha="right", va="bottom",
+            1.0, 1.015, "\n".join(map(printable, said)), transform=axis.transAxes, ha="right", va="bottom",
             fontsize="xx-small", color="0.35",
         )  # fmt: skip
 

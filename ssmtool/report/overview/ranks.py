@@ -105,7 +105,7 @@ def rank_grid(found: Ranks) -> Grid:
                 Cell("–") if whole is None else Cell(size(whole), float(whole)),
                 Cell("–") if whole is None else Cell(percent(whole, found.total), whole / found.total),
                 bound,
-                worst[1] or "–",
+                worst[1] if worst[0] != 0 and worst[1] else "–",
                 Cell(sci(max(errors)), max(errors)) if errors else None,
             )
         )
