@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ssmtool.report.overview.axes import ticks
@@ -32,22 +32,33 @@ def draw(pictures: Sequence[Picture], width: float, height: float | None = None,
         per_row: panels in a row, at most.
     """
     columns = min(per_row, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
     if height is None:
-        heights = []
-        for i in range(rows):
-            heights.append(max(_height(p, width / columns) for p in pictures[i * columns : (i + 1) * columns]))
-        height = sum(heights)
+        height = sum(row_height(row, width, columns) for row in in_rows(pictures, columns))
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    fill(figure, pictures, columns)
+    return figure
+
+
+def in_rows(pictures: Sequence[Picture], columns: int) -> list[Sequence[Picture]]:
+    """The pictures in rows of so many columns; the last may be shorter."""
+    return [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+
+
+def row_height(row: Sequence[Picture], width: float, columns: int) -> float:
+    """Inches that a row needs."""
+    return max(_height(picture, width / columns) for picture in row)
+
+
+def fill(figure: Figure | SubFigure, pictures: Sequence[Picture], columns: int) -> None:
+    """Draw the pictures into a figure or a part of one."""
+    axes = figure.subplots(math.ceil(len(pictures) / columns), columns, squeeze=False).ravel()
     for axis, picture in zip(axes, pictures, strict=False):
         if isinstance(picture, Heat):
             _heat(figure, axis, picture)
         else:
             _chart(axis, picture)
     for axis in axes[len(pictures) :]:
-        axis.remove()
-    return figure
+        axis.set_axis_off()
 
 
 def _height(picture: Picture, width: float) -> float:
@@ -128,7 +139,7 @@ def _scale(axis: Axes, chart: Chart) -> None:
         axis.set_yscale("log")
     axis.set_xlim(*chart.x_range)
     axis.set_ylim(*chart.y_range)
-    narrow = 4 if axis.figure.get_size_inches()[0] < 4 else 6
+    narrow = 4 if axis.get_figure(root=True).get_size_inches()[0] < 4 else 6
     for one, ends, log, whole in (
         (axis.xaxis, chart.x_range, chart.x_log, chart.rank or chart.x_label == "layer"),
         (axis.yaxis, chart.y_range, chart.y_log, False),
@@ -141,7 +152,7 @@ def _scale(axis: Axes, chart: Chart) -> None:
         axis.set_xticks(range(len(chart.names)), [printable(name) for name in chart.names])
 
 
-def _heat(figure: Figure, axis: Axes, heat: Heat) -> None:
+def _heat(figure: Figure | SubFigure, axis: Axes, heat: Heat) -> None:
     """Layers from above to below."""
     shown = np.ma.masked_invalid(heat.values)
     mesh = axis.imshow(shown, aspect="auto", vmin=heat.lowest, vmax=0, interpolation="nearest")

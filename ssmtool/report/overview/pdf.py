@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ssmtool.report.drawing import drawing
 from ssmtool.report.overview.chart import Chart, Heat, Picture
-from ssmtool.report.overview.figures import draw
+from ssmtool.report.overview.figures import fill, in_rows, row_height
 from ssmtool.report.overview.safe import printable
 from ssmtool.report.overview.view import Grid, View
 
@@ -21,7 +22,9 @@ _LEFT, _TOP, _BOTTOM = 0.75, 0.75, 0.7
 _LINE = 1.35  # of the font's size
 _NAME = 34  # characters of a cell, at most
 _SMALL = 6.5  # points of a table's text where it is wide
-_PER_PAGE = 6  # charts of a page
+_WIDTH, _TITLE = PAGE[0] - 1.2, 0.3
+_ROW = 2.35  # height of a row of charts, so that two layers have room on a page
+_ROOM = PAGE[1] - _TOP - _BOTTOM
 _OWN_PAGE = 12  # layers that have a page of their own, at most
 
 
@@ -66,19 +69,6 @@ class _Paper:
             self._pages.savefig(self._figure)
         self._figure, self._y, self._used = Figure(figsize=PAGE), PAGE[1] - _TOP, False
 
-    def pictures(self, title: str, pictures: Sequence[Picture]) -> None:
-        """A page of pictures of their own, or several."""
-        self.turn()
-        for start in range(0, len(pictures), _PER_PAGE):
-            part = pictures[start : start + _PER_PAGE]
-            wide = any(isinstance(picture, Heat) for picture in part)
-            figure = draw(part, PAGE[0] - 2 * _LEFT + 0.6, per_row=1 if wide else 2)
-            width, height = figure.get_size_inches()
-            height = min(height + 0.4, PAGE[1] - 1.2)
-            figure.set_size_inches(width, height)
-            figure.suptitle(printable(title), x=0.02, ha="left", fontsize=12, fontweight="bold")
-            self._pages.savefig(figure)
-
 
 def pdf(view: View) -> bytes:
     """All of the page but what needs a slider. The same view gives the same bytes."""
@@ -104,13 +94,61 @@ def pdf(view: View) -> bytes:
                 paper.paragraph(text, 9, "• ")
             for grid in part.grids:
                 _table(paper, grid)
-        for title, pictures in _of_layers(view):
-            paper.pictures(title, pictures)
-        for part in view.parts:
-            if part.pictures:
-                paper.pictures(part.title, part.pictures)
         paper.turn()
+        rows: list[_Row] = []
+        for title, pictures in _of_layers(view):
+            rows += _rows(title, pictures)
+        for part in view.parts:
+            rows += _rows(part.title, part.pictures)
+        for page in _pages(rows):
+            pages.savefig(page)
     return out.getvalue()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Pictures beside each other. `title`: above, "" for none."""
+
+    title: str
+    pictures: Sequence[Picture]
+    columns: int
+    height: float
+
+
+def _rows(title: str, pictures: Sequence[Picture]) -> list[_Row]:
+    """Two charts in a row; a heat map has one to itself."""
+    columns = 1 if any(isinstance(picture, Heat) for picture in pictures) else 2
+    rows = []
+    for k, row in enumerate(in_rows(pictures, columns)):
+        needed = row_height(row, _WIDTH, columns)
+        height = (needed if columns == 1 else min(needed, _ROW)) + (_TITLE if k == 0 else 0.0)
+        rows.append(_Row(title if k == 0 else "", row, columns, min(height, _ROOM)))
+    return rows
+
+
+def _pages(rows: Sequence[_Row]) -> Iterator[Figure]:
+    """As many rows on a page as it has room for."""
+    waiting: list[_Row] = []
+    for row in rows:
+        if waiting and sum(other.height for other in waiting) + row.height > _ROOM:
+            yield _page(waiting)
+            waiting = []
+        waiting.append(row)
+    if waiting:
+        yield _page(waiting)
+
+
+def _page(rows: Sequence[_Row]) -> Figure:
+    left = _ROOM - sum(row.height for row in rows)
+    side = _LEFT / PAGE[0] - 0.02
+    figure = Figure(figsize=PAGE, layout=ConstrainedLayoutEngine(rect=(side, 0, 1 - 2 * side, 1)))
+    heights = [_TOP / 2, *(row.height for row in rows), left + _BOTTOM]
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).ravel()
+    for part, row in zip(parts[1:], rows, strict=False):
+        if row.title:
+            part.suptitle(printable(row.title), x=0.07, ha="left", fontsize=11, fontweight="bold")
+        fill(part, row.pictures, row.columns)
+    return figure
 
 
 def _of_layers(view: View) -> list[tuple[str, Sequence[Picture]]]:
