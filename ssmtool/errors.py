@@ -18,6 +18,10 @@ class SsmtoolError(Exception):
         self.what, self.where, self.remedy = what, str(where), remedy
         super().__init__(self.line())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes whole."""
+        return _again, (type(self), self.what, self.where, self.remedy)
+
     def line(self) -> str:
         """The whole message on one line: ``where: what. remedy``."""
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -60,3 +64,11 @@ class DataError(SsmtoolError):
 
 class MismatchError(SsmtoolError):
     """Two checkpoints that do not belong together."""
+
+
+class EngineError(SsmtoolError):
+    """Processes or a cluster that cannot do the work they were given."""
+
+
+def _again(kind: type[SsmtoolError], what: str, where: str, remedy: str) -> SsmtoolError:
+    return kind(what, where=where, remedy=remedy)

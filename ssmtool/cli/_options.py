@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssmtool.cli import _complete
+
+if TYPE_CHECKING:
+    from ssmtool.cache import Cache
 
 CHECKPOINT = (
     "a .safetensors, .pt, .bin or .ckpt file, a directory, or the name of a model in the local Hugging Face cache"
@@ -81,6 +84,24 @@ JsonOption = Annotated[
 ]
 
 
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder where results of layers are kept by content and found again; it may be shared and deleted.",
+        show_default="$SSMTOOL_CACHE or ~/.cache/ssmtool",
+    ),
+]
+
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Compute everything, keep nothing.")]
+
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Layers worked on at a time, in a process each."),
+]
+
+
 def quiet_option(what: str) -> typer.models.OptionInfo:
     """--quiet, saying what is printed nevertheless."""
     return typer.Option("--quiet", "-q", help=f"No progress bar; print {what}.")
@@ -98,3 +119,15 @@ def checked_device(device: Device) -> str:
 
         resolve_device("cuda")
     return device.value
+
+
+def chosen_cache(folder: Path | None, none: bool) -> Cache:
+    """Where results are kept. Raises UsageError: both options."""
+    from ssmtool.cache import Cache
+    from ssmtool.errors import UsageError
+
+    if none and folder is not None:
+        raise UsageError("--cache and --no-cache contradict each other")
+    if none:
+        return Cache(None)
+    return Cache.default() if folder is None else Cache(folder)

@@ -76,10 +76,11 @@ def token_source(
         UsageError: options that contradict each other.
     """
     from ssmtool.errors import UsageError
-    from ssmtool.pipeline.tokens import LENGTH, TokenSource
 
     if tokens is None and text is None and sampled is None:
         if as_bytes or sequences is not None:
             raise UsageError("--bytes and --sequences need --tokens or --text")
         return None
+    from ssmtool.pipeline.tokens import LENGTH, TokenSource
+
     return TokenSource(tokens, text, as_bytes, sampled, LENGTH if length is None else length, sequences, seed)

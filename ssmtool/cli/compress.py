@@ -9,13 +9,17 @@ import typer
 
 from ssmtool.cli._drop_blocks import drop
 from ssmtool.cli._options import (
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     JsonOption,
     LayerOption,
     ModelArgument,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -171,6 +175,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and report everything, write nothing.")] = False,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
+    jobs: JobsOption = 1,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("only the path of what was written")] = False,
 ) -> None:
@@ -182,7 +189,7 @@ def command(
 
     Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """
-    where = checked_device(device)
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.compress import compress
@@ -245,6 +252,8 @@ def command(
             **_running(calibrate, model_code, refine, final, outputs, control, allocate, per_channel, labels, seed),
             device=where,
             progress=bar.layer,
+            cache=kept,
+            jobs=jobs,
             step=lambda name, done, total: bar.step(name, done, total, "steps"),
         )
     if json:

@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from ssmtool.cli._options import (
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     JsonOption,
     LayerOption,
     ModelArgument,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -63,6 +67,9 @@ def command(
     seed: SeedOption = 0,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
+    jobs: JobsOption = 1,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     json: JsonOption = False,
     quiet: Annotated[bool, quiet_option("nothing, only write the files asked for")] = False,
 ) -> None:
@@ -78,7 +85,7 @@ def command(
     """
     plot = checked_file(plot, "--plot", (".svg", ".png", ".pdf"))
     csv = checked_file(csv, "--csv", (".csv",))
-    where = checked_device(device)
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.model import load
 
@@ -93,7 +100,7 @@ def command(
         raise UsageError("--tokens, --text and --self are for selective layers, and none is selected")
     skipped = [layer for layer in found.select(layers) if not layer.lti]
     with Bar(quiet) as bar:
-        spectra = found.hsv(layers, device=where, progress=bar.layer)
+        spectra = found.hsv(layers, device=where, progress=bar.layer, cache=kept, jobs=jobs)
     if plot is not None:
         from ssmtool.report.plot import save_plot
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor
 from ssmtool.errors import UsageError
 from ssmtool.lti.blaschke import blaschke_factor, conjugate_closed, real_factor
 from ssmtool.lti.block_potapov import block_potapov_factor, rotate
+from ssmtool.lti.cores import cores
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import Minimal
 from ssmtool.lti.potapov import potapov_factor
@@ -77,7 +77,7 @@ def parallel(
         progress: called with (systems done, systems).
     """
     results = []
-    workers = min(len(pieces), os.cpu_count() or 1)
+    workers = min(len(pieces), cores())
     if device.type != "cpu" or (alone and workers == 1):
         for piece in pieces:
             results.append(task(piece))

@@ -12,26 +12,11 @@ from ssmtool.lti import dense
 from ssmtool.lti.factors import Progress, Slots, factorised, resolve_device
 from ssmtool.lti.kautz import kautz_factor
 from ssmtool.lti.minimal import minimal
+from ssmtool.lti.spectrum import Spectrum
 from ssmtool.lti.systems import DenseSystem, System
 from ssmtool_kernels import native
 from ssmtool_kernels.backends import resolve
 from ssmtool_kernels.hankel import LARGEST, hankel_values
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Hankel singular values of a batch of S systems of the same order n.
-
-    Attributes:
-        sigma: (S, n) float64, descending; infinite for each state on or outside the unit circle (these come first),
-            exactly 0 for each exactly redundant state (these come last).
-        redundant: (S,) int64, exactly redundant states of each system; n - redundant is its McMillan degree.
-        unstable: (S,) int64, states with modulus >= 1 of each system.
-    """
-
-    sigma: np.ndarray
-    redundant: np.ndarray
-    unstable: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
+from ssmtool.cache import Cache
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
+from ssmtool.lti.devices import device_name
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.allocate import shared_out
 from ssmtool.pipeline.allocation import AllocateOptions, Allocation, checked_options
 from ssmtool.pipeline.compression import Compression, LayerReduction, card, provenance
 from ssmtool.pipeline.cuts import Cuts
+from ssmtool.pipeline.engines import Engine, local
+from ssmtool.pipeline.layerwise import layerwise
 from ssmtool.pipeline.live import Build
 from ssmtool.pipeline.methods import How, checked
 from ssmtool.pipeline.model import LayerProgress, Model, family_of, linear
-from ssmtool.pipeline.reduce import reduce_layer
+from ssmtool.pipeline.reduction_work import ReductionWork, layout
 from ssmtool.pipeline.refine import RefineOptions, Step
 from ssmtool.pipeline.refine_checkpoint import refine_checkpoint
 from ssmtool.pipeline.resume import Resume, code_digest
@@ -55,6 +59,9 @@ def compress(
     dry_run: bool = False,
     device: str = "auto",
     progress: LayerProgress | None = None,
+    cache: Cache | None = None,
+    jobs: int = 1,
+    engine: Engine | None = None,
     step: Step = lambda name, done, total: None,
 ) -> Compression:
     """Reduce the state of the selected layers and write a checkpoint of the same family.
@@ -81,7 +88,8 @@ def compress(
             needs, so that the original model code loads the result with one state size changed.
         pad_to: store a multiple of so many slots.
         dry_run: everything but the writing.
-        device, progress: as in `Model.hsv`.
+        device, progress, cache, jobs, engine: as in `Model.hsv`; they are about the reduction of layers, not about
+            calibration, allocation and refinement.
         step: called with (layer or "model", steps done, steps) during the refinement.
 
     Raises:
@@ -118,12 +126,15 @@ def compress(
             cuts = Cuts(model, chosen, how, bench, per_layer=per_layer, pad_to=pad_to, device=device)
             allocation = shared_out(cuts, wish.targets, allocate, bench, step)
             targets = tuple(Target("rank", ranks) for ranks in allocation.kept.ranks)
-        done: list[tuple[LayerReduction, Result]] = []
-        for layer, target in zip(chosen, targets, strict=True):
-            bar = None if progress is None else (lambda n, total, layer=layer: progress(layer, n, total))
-            seen = None if bench is None or how.method == "subset" else bench.seen(layer, how)
-            system = model.system(layer)
-            done.append(reduce_layer(model, layer, system, target, how, seen=seen, device=device, progress=bar))
+        place, form = device_name(device), layout(model)
+
+        def work(number: int) -> ReductionWork:
+            seen = None if bench is None or how.method == "subset" else bench.seen(chosen[number], how)
+            return ReductionWork(targets[number], how, seen, place, form)
+
+        done: list[tuple[LayerReduction, Result]] = layerwise(
+            model, chosen, work, cache=cache or Cache(None), engine=engine or local(jobs), progress=progress
+        )
         widths = stored_widths(chosen, [row.slots for row, _ in done], per_layer=per_layer, pad_to=pad_to)
         if all(
             width >= layer.slots and not layer.constraints.export for (layer, width) in zip(chosen, widths, strict=True)

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmtool import plugins
+from ssmtool.cache import Cache
 from ssmtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from ssmtool.errors import FamilyError, SsmtoolError, UsageError
 from ssmtool.families._contract import Layer
+from ssmtool.pipeline.content import content_of
 
 if TYPE_CHECKING:
-    from ssmtool.lti.hankel import Spectrum
+    from ssmtool.lti.spectrum import Spectrum
     from ssmtool.lti.systems import System
+    from ssmtool.pipeline.engines._contract import Engine
     from ssmtool.selective.mixers import Mixer
 
 FAMILIES = "ssmtool.families"
@@ -54,6 +57,13 @@ class Model:
         """The layer's tensors by role, float64 / complex128 / int64, as stored. Raises CheckpointError."""
         return {role: self.checkpoint.read(name) for role, name in layer.tensors.items()}
 
+    def content(self, layer: Layer) -> str:
+        """Hash of the layer's tensors as stored and of its options, under which results about it are kept.
+
+        Names do not count: the same layer in another checkpoint has the same hash. Raises CheckpointError.
+        """
+        return content_of(self.checkpoint, layer)
+
     def system(self, layer: Layer) -> System:
         """The layer as a batch of canonical systems. Raises CheckpointError, FamilyError."""
         return family_of(layer).to_system(layer, self.arrays(layer))
@@ -68,6 +78,9 @@ class Model:
         *,
         device: str = "auto",
         progress: LayerProgress | None = None,
+        cache: Cache | None = None,
+        jobs: int = 1,
+        engine: Engine | None = None,
     ) -> tuple[LayerSpectrum, ...]:
         """Hankel singular values of every selected layer, one layer in memory at a time.
 
@@ -76,19 +89,25 @@ class Model:
                 an error when selected by name.
             device: "auto", "cpu" or "cuda".
             progress: called with (layer, systems done, systems).
+            cache: where results are looked up and kept, e.g. Cache.default(); by default nothing is kept.
+            jobs: processes that work on a layer each. The result does not depend on them.
+            engine: where layers are worked on instead, see `ssmtool.pipeline.engines`.
 
         Raises:
             UsageError: no such layer, no such device.
             FamilyError: no linear time-invariant layer among those selected.
             CheckpointError: tensors that cannot be read or are not finite.
         """
-        from ssmtool.lti.hankel import hankel_singular_values
+        from ssmtool.lti.devices import device_name
+        from ssmtool.pipeline.engines import local
+        from ssmtool.pipeline.layerwise import layerwise
+        from ssmtool.pipeline.spectra import HsvWork
 
-        results = []
-        for layer in linear(self.select(layers)):
-            step = None if progress is None else (lambda done, total, layer=layer: progress(layer, done, total))
-            results.append(LayerSpectrum(layer, hankel_singular_values(self.system(layer), device, step)))
-        return tuple(results)
+        chosen, work = linear(self.select(layers)), HsvWork(device_name(device))
+        found = layerwise(
+            self, chosen, lambda _: work, cache=cache or Cache(None), engine=engine or local(jobs), progress=progress
+        )
+        return tuple(LayerSpectrum(layer, spectrum) for layer, spectrum in zip(chosen, found, strict=True))
 
 
 def matching(layers: tuple[Layer, ...], patterns: Iterable[str] | None) -> tuple[Layer, ...]:

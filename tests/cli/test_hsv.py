@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
 import ssmtool
+from ssmtool.cache import Cache
 from ssmtool.lti.orders import order_for_energy, order_for_error
+from tests.cli.test_process import ENVIRONMENT
 
 
 def number(value):
@@ -133,3 +137,31 @@ def test_a_file_that_cannot_be_written_is_an_error(run, s4d):
     assert code == 2
     assert "/proc/hsv.csv" in err
     assert "internal" not in err
+
+
+def test_what_is_known_is_shown_without_loading_pytorch(s4d, tmp_path, run):
+    first = run("hsv", s4d, "--cache", tmp_path / "kept")
+    code = (
+        "import sys; from ssmtool.__main__ import main; "
+        f"code = main(['hsv', {str(s4d)!r}, '--cache', {str(tmp_path / 'kept')!r}, '--device', 'cpu']); "
+        "heavy = {'torch', 'scipy', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'{code} {sorted(heavy)}' if heavy or code else 0)"
+    )
+    again = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout, again.stderr) == (0, first.out, "")
+
+
+def test_nothing_is_kept_if_that_is_asked_for(run, s4d, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cache, "default", lambda: Cache(tmp_path / "own"))
+        assert run("hsv", s4d, "--no-cache").code == 0
+        assert not (tmp_path / "own").exists()
+        assert run("hsv", s4d).code == 0
+        assert len(list((tmp_path / "own" / "results").iterdir())) == 2
+    code, out, err = run("hsv", s4d, "--no-cache", "--cache", tmp_path)
+    assert (code, out) == (2, "")
+    assert err == "ssmtool: error: --cache and --no-cache contradict each other\n"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(run, s4d):
+    assert run("hsv", s4d, "--cache", "/proc/nothing") == run("hsv", s4d, "--no-cache")
