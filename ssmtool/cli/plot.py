@@ -9,12 +9,16 @@ from typing import Annotated
 import typer
 
 from ssmtool.cli._options import (
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     LayerOption,
     ModelArgument,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -108,6 +112,9 @@ def command(
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Above the picture.")] = None,
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    jobs: JobsOption = 1,
     quiet: Annotated[bool, quiet_option("nothing, only write the file")] = False,
 ) -> None:
     """Draw one picture for a paper: SVG, PDF or PNG.
@@ -125,7 +132,7 @@ def command(
     for name, value in (("--width", width), ("--height", height)):
         if value is not None and not 0.5 <= value <= 50:
             raise UsageError(f"{name} {value:g} is not between 0.5 and 50 inches")
-    where = checked_device(device)
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     from ssmtool.pipeline.model import load
     from ssmtool.pipeline.portrait import portrait
@@ -148,11 +155,12 @@ def command(
                 parts=parts,
                 sections=sections or None,
                 device=where,
+                cache=kept,
+                jobs=jobs,
                 step=bar.step,
             )
-        figure = draw(pictures(found, kind.value), width or INCHES[column], height, 1 if column is Width.single else 2)
-        if title:
-            figure.suptitle(title)
+        wide = width or INCHES[column]
+        figure = draw(pictures(found, kind.value), wide, height, 1 if wide < 5 else 2, title or "")
         replace_file(output, rendered(figure, output.suffix))
     if not quiet:
         emit(f"Wrote {output}")

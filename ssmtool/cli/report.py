@@ -11,12 +11,16 @@ from ssmtool.cli._command_line import typed
 from ssmtool.cli._options import (
     Backend,
     BackendOption,
+    CacheOption,
     Device,
     DeviceOption,
     FamilyOption,
+    JobsOption,
     LayerOption,
     ModelArgument,
+    NoCacheOption,
     checked_device,
+    chosen_cache,
     examples,
     quiet_option,
 )
@@ -80,6 +84,9 @@ def command(
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     backend: BackendOption = Backend.auto,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    jobs: JobsOption = 1,
     quiet: Annotated[bool, quiet_option("nothing, only write the file")] = False,
 ) -> None:
     """Write everything about a model on one page: HTML, Markdown or PDF.
@@ -94,7 +101,7 @@ def command(
         raise UsageError("no file is named", remedy="Give -o report.html, .md or .pdf")
     checked_file(output, "-o", SUFFIXES)
     ranks = measured_ranks(measure)
-    where = checked_device(device)
+    where, kept = checked_device(device), chosen_cache(cache, no_cache)
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     from ssmtool.pipeline.model import load
     from ssmtool.pipeline.portrait import portrait
@@ -113,6 +120,8 @@ def command(
             timings=timings,
             device=where,
             backend=backend.value,
+            cache=kept,
+            jobs=jobs,
             step=bar.step,
         )
     written = save_report(view(found, typed(context), title or ""), output)

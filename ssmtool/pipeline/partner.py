@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from ssmtool.families._contract import Layer
-from ssmtool.lti.hankel import Spectrum
 from ssmtool.lti.minimal import minimal
 from ssmtool.lti.norms import difference, hinf_norm
+from ssmtool.lti.spectrum import Spectrum
 from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.pipeline.model import Model

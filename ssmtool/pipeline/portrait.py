@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ssmtool.errors import SsmtoolError, UsageError
+from ssmtool.cache import Cache
+from ssmtool.errors import UsageError
 from ssmtool.families._contract import Layer
-from ssmtool.lti.hankel import Spectrum
+from ssmtool.lti.spectrum import Spectrum
 from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import System
 from ssmtool.pipeline.diagnose import Diagnosis, by_depth, diagnose
-from ssmtool.pipeline.methods import How
+from ssmtool.pipeline.measured_ranks import Measured, measured_ranks
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.pairing import partners
 from ssmtool.pipeline.partner import Partner, compared
 from ssmtool.pipeline.predicted_size import predicted_sizes
-from ssmtool.pipeline.reduce import reduce_layer
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.samples import Poles, Responses, sample_poles, sample_responses
 from ssmtool.pipeline.selective_hsv import LayerCalibration, calibrated_hsv, static_hsv
@@ -30,7 +30,6 @@ from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.tokens import Tokens, TokenSource, read_tokens
 from ssmtool.pipeline.validate import validate
 from ssmtool.pipeline.validation import Validation
-from ssmtool.reductions._contract import Target
 from ssmtool.selective.language import Runner
 
 POSITIONS = 256  # of the slider, at most
@@ -41,23 +40,6 @@ Step = Callable[[str, int, int, str], None]
 
 def _no_step(label: str, done: int, total: int, unit: str) -> None:
     """Progress nobody watches."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Balanced truncation of one layer to a rank, measured on what would be stored, relative to the Hankel norm.
-
-    Attributes:
-        rank: states per system; the layer's order where that is smaller.
-        error: largest H-infinity error of a system.
-        bound: largest certified bound.
-        slots: stored modes it takes.
-    """
-
-    rank: int
-    error: float
-    bound: float
-    slots: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +112,8 @@ def portrait(
     sections: Iterable[str] | None = None,
     device: str = "auto",
     backend: str = "auto",
+    cache: Cache | None = None,
+    jobs: int = 1,
     step: Step = _no_step,
 ) -> Portrait:
     """Look at a model from all sides, one layer's weights in memory at a time.
@@ -144,6 +128,7 @@ def portrait(
         parts: what is wanted, of PARTS.
         sections: of the diagnosis; all by default.
         device: "auto", "cpu" or "cuda".  backend: of the scans.
+        cache, jobs: as in `Model.hsv`; for Hankel singular values and measured ranks.
         step: called with (label, done, total, unit).
 
     Raises:
@@ -176,12 +161,12 @@ def portrait(
             absent.append("the comparison of selective layers needs tokens: --tokens FILE, --text FILE or --self N")
         elif selective and source is not None:
             language = validate_selective(
-                model, reduced, source, layers=[layer.name for layer in selective], device=device, backend=backend,
-                step=step,
+                model, reduced, source, layers=[literal(layer.name) for layer in selective], device=device,
+                backend=backend, step=step,
             )  # fmt: skip
     calibrations: dict[str, LayerCalibration] = {}
     if selective and "spectra" in parts:
-        names = [layer.name for layer in selective]
+        names = [literal(layer.name) for layer in selective]
         if runner is None or tokens is None:
             calibrated = static_hsv(model, names)
             absent.append("calibrated values of selective layers need tokens: --tokens FILE, --text FILE or --self N")
@@ -189,14 +174,26 @@ def portrait(
             calibrated = calibrated_hsv(model, runner, tokens, names, step=step)
         calibrations = {row.layer.name: row for row in calibrated.layers}
     positions = rank_positions(max(states_of(layer) for layer in selected))
+
+    def bar(layer: Layer, done: int, total: int) -> None:
+        step(layer.name, done, total, "systems")
+
+    spectra: dict[str, Spectrum] = {}
+    if linear and ("spectra" in parts or "responses" in parts):
+        names = [literal(layer.name) for layer in linear]
+        entries = model.hsv(names, device=device, progress=bar, cache=cache, jobs=jobs)
+        spectra = {entry.layer.name: entry.spectrum for entry in entries}
+    measured = measured_ranks(model, linear, ranks, device=device, cache=cache, jobs=jobs, progress=bar)
     rows = []
     for done, layer in enumerate(chosen):
         step(layer.name, done, len(chosen), "layers")
         row = LayerPortrait(layer, layer_bytes(model, layer, {})[0], calibration=calibrations.get(layer.name))
         partner = pairs.get(layer.name)
         if layer.lti:
+            found, remarks = measured[layer.name]
+            row = replace(row, spectrum=spectra.get(layer.name), measured=found, remarks=remarks)
             other = None if reduced is None or partner is None else reduced.system(partner)
-            row = _linear(row, model, other, positions, ranks, systems, parts, device)
+            row = _linear(row, model, other, positions, systems, parts)
             if reduced is not None and partner is not None and other is not None and "comparison" in parts:
                 row = replace(row, partner=compared(row, model.system(layer), other, reduced, partner, validation))
         else:
@@ -241,17 +238,12 @@ def _linear(
     model: Model,
     other: System | None,
     positions: Sequence[int],
-    ranks: Sequence[int],
     systems: Sequence[int] | None,
     parts: Collection[str],
-    device: str,
 ) -> LayerPortrait:
-    """Everything about one linear layer."""
+    """Poles, responses and sizes of one linear layer."""
     layer = row.layer
     system = model.system(layer)
-    if "spectra" in parts or "responses" in parts:
-        spectrum = model.hsv([layer.name], device=device)[0].spectrum
-        row = replace(row, spectrum=spectrum)
     if "poles" in parts:
         row = replace(row, poles=sample_poles(system), reduced_poles=None if other is None else sample_poles(other))
     if "responses" in parts and row.spectrum is not None:
@@ -259,15 +251,7 @@ def _linear(
         row = replace(row, responses=sample_responses(system, norm, other, systems))
     if "sizes" in parts:
         row = replace(row, sizes=tuple(predicted_sizes(model, layer, system, positions)))
-    found, remarks = [], []
-    for rank in sorted({min(rank, layer.order) for rank in ranks}):
-        try:
-            done, _ = reduce_layer(model, layer, system, Target("rank", rank), How(), device=device)
-        except SsmtoolError as reason:
-            remarks.append(f"rank {rank} was not measured: {reason.what}")
-            continue
-        found.append(Measured(rank, done.hinf_relative, done.bound_relative, done.slots))
-    return replace(row, measured=tuple(found), remarks=tuple(remarks))
+    return row
 
 
 def _validation(
@@ -291,11 +275,11 @@ def _validation(
         return None
     # Names are literal here, not globs.
     return validate(
-        model, reduced, layers=[_literal(name) for name in names], device=device, backend=backend,
+        model, reduced, layers=[literal(name) for name in names], device=device, backend=backend,
         progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
     )  # fmt: skip
 
 
-def _literal(name: str) -> str:
+def literal(name: str) -> str:
     """The glob that matches this name alone."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -53,9 +53,7 @@ def test_sizes_of_selective_layers_are_those_compress_would_write(tmp_path):
     model = ssmtool.load(byte_model(tmp_path / "model", "mamba2"))
     runner = ssmtool.open_runner(model)
     tokens = ssmtool.read_tokens(TokenSource(sampled=4, length=32), model, runner)
-    done = ssmtool.compress_selective(
-        model, runner, tokens, None, rank=5, dry_run=True, options=RefitOptions(steps=0)
-    )
+    done = ssmtool.compress_selective(model, runner, tokens, None, rank=5, dry_run=True, options=RefitOptions(steps=0))
     for row in done.layers:
         (size,) = predicted_sizes(model, row.layer, model.mixers(row.layer), [5])
         assert size == row.bytes_after
@@ -63,13 +61,13 @@ def test_sizes_of_selective_layers_are_those_compress_would_write(tmp_path):
 
 def test_measured_ranks_are_what_a_dry_run_of_compress_measures(tiny):
     model = tiny("s4d", "s4d")
-    found = portrait(model, ranks=(2, 4, 400), parts=("spectra",))
-    for rank in (2, 4):
+    found = portrait(model, ranks=(1, 2, 400), parts=("spectra",))
+    for rank in (1, 2):
         done = {row.layer.name: row for row in ssmtool.compress(model, None, rank=rank, dry_run=True).layers}
         for row in found.layers:
             measured = {m.rank: m for m in row.measured}[rank]
             np.testing.assert_allclose(measured.error, done[row.layer.name].hinf_relative, rtol=1e-9)
-    assert [m.rank for m in found.layers[0].measured] == [2, 4, 6]  # a layer has no more than its order
+    assert [m.rank for m in found.layers[0].measured] == [1, 2, 6]  # a layer has no more than its order
 
 
 def test_a_reduced_model_is_compared_with_and_without_running_it(tiny, tmp_path):
@@ -94,7 +92,7 @@ def test_a_reduced_model_is_compared_with_and_without_running_it(tiny, tmp_path)
 
 def test_another_model_is_refused(tiny, tmp_path):
     with pytest.raises(MismatchError):
-        portrait(tiny("s4d", "s4d"), tiny("lru", "lru"))
+        portrait(tiny("s4d", "s4d"), tiny("neutral", "batch"))
 
 
 def test_an_unstable_layer_is_shown_and_named(tiny, tmp_path):

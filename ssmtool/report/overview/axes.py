@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _SUPER = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -61,3 +62,12 @@ def _label(value: float, digits: int) -> str:
     if abs(value) >= 1e5:
         return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
     return f"{value + 0.0:.{min(digits, 6)}f}".replace("-", "−")
+
+
+def marked_columns(columns: Sequence[int], most: int) -> list[int]:
+    """Places of the columns that are named: the first, and round numbers where every state has a column."""
+    if tuple(columns) == tuple(range(columns[0], columns[-1] + 1)):
+        wanted = [int(value) for value, _ in ticks((columns[0], columns[-1]), False, most, whole=True)]
+        return [0, *(value - columns[0] for value in wanted if value > columns[0] + 1)]
+    count = min(len(columns), most)
+    return sorted({round(k * (len(columns) - 1) / max(1, count - 1)) for k in range(count)})

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ssmtool.report.drawing import drawing
 from ssmtool.report.overview.chart import Chart, Heat, Picture
@@ -23,7 +22,7 @@ _LINE = 1.35  # of the font's size
 _NAME = 34  # characters of a cell, at most
 _SMALL = 6.5  # points of a table's text where it is wide
 _WIDTH, _TITLE = PAGE[0] - 1.2, 0.3
-_ROW = 2.35  # height of a row of charts, so that two layers have room on a page
+_ROW = 2.4  # height of a row of charts, so that two layers have room on a page
 _ROOM = PAGE[1] - _TOP - _BOTTOM
 _OWN_PAGE = 12  # layers that have a page of their own, at most
 
@@ -139,15 +138,16 @@ def _pages(rows: Sequence[_Row]) -> Iterator[Figure]:
 
 
 def _page(rows: Sequence[_Row]) -> Figure:
-    left = _ROOM - sum(row.height for row in rows)
-    side = _LEFT / PAGE[0] - 0.02
-    figure = Figure(figsize=PAGE, layout=ConstrainedLayoutEngine(rect=(side, 0, 1 - 2 * side, 1)))
-    heights = [_TOP / 2, *(row.height for row in rows), left + _BOTTOM]
-    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).ravel()
-    for part, row in zip(parts[1:], rows, strict=False):
+    figure = Figure(figsize=PAGE)
+    y = PAGE[1] - _TOP
+    for row in rows:
+        height = row.height
         if row.title:
-            part.suptitle(printable(row.title), x=0.07, ha="left", fontsize=11, fontweight="bold")
-        fill(part, row.pictures, row.columns)
+            figure.text(_LEFT / PAGE[0], (y - 0.16) / PAGE[1], printable(row.title), fontsize=11, fontweight="bold")
+            height -= _TITLE
+        width = _WIDTH * len(row.pictures) / row.columns
+        fill(figure, row.pictures, len(row.pictures), (_LEFT - 0.15, y - row.height, width, height))
+        y -= row.height
     return figure
 
 

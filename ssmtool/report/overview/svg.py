@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
-from ssmtool.report.overview.axes import place, ticks
+from ssmtool.report.overview.axes import marked_columns, place, ticks
 from ssmtool.report.overview.chart import Chart, Heat, Picture, Series
 from ssmtool.report.overview.safe import printable
 
@@ -219,7 +219,7 @@ def _heat(heat: Heat) -> Markup:
             f"<title>{escape(name)}</title></text>"
         )
     parts += [f'<path class="h{level}" d="{"".join(cells)}"/>' for level, cells in sorted(paths.items())]
-    for j in _marked(heat.columns):
+    for j in marked_columns(heat.columns, 12):
         x = left + (j + 0.5) * step
         parts.append(f'<text x="{x:.1f}" y="{top + height + 14:g}" text-anchor="middle">{heat.columns[j]}</text>')
     parts.append(
@@ -230,15 +230,6 @@ def _heat(heat: Heat) -> Markup:
         f'<svg class="chart wide" viewBox="0 0 {width:g} {top + height + bottom:g}" role="img" '
         f'aria-label="{escape(printable(heat.alt))}">{"".join(parts)}</svg>'
     )
-
-
-def _marked(columns: Sequence[int]) -> list[int]:
-    """Columns that are named: the first, and round numbers where every state has a column."""
-    if columns == tuple(range(columns[0], columns[-1] + 1)):
-        wanted = [int(value) for value, _ in ticks((columns[0], columns[-1]), False, 12, whole=True)]
-        return [0, *(value - columns[0] for value in wanted if value > columns[0] + 1)]
-    count = min(len(columns), 12)
-    return sorted({round(k * (len(columns) - 1) / max(1, count - 1)) for k in range(count)})
 
 
 def _level(value: float, lowest: float) -> int | None:

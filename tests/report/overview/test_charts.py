@@ -54,7 +54,9 @@ def test_places_on_axes():
 
 
 def test_ends_of_axes_hold_what_is_finite():
-    assert span([math.nan, 1.0, math.inf, 3.0], pad=0) == (1.0, 3.0)
+    assert span([math.nan, 1.0, math.inf, 3.0], pad=0.5) == (0.0, 4.0)
+    assert span([2.0, 2.0]) == (1.0, 3.0)
+    assert span([-1.0, 10.0, 100.0], log=True, pad=0.5) == pytest.approx((10**0.5, 10**2.5))
     assert decades([1e-30, 1e-3, 0.5, math.nan], 1e-6) == (1e-6, 1.0)
     assert decades([], 1e-6) == (1e-6, 1.0)
 

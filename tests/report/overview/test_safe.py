@@ -21,7 +21,10 @@ def test_json_in_a_script_reads_back_and_cannot_end_it(value):
 
 
 def test_numbers_that_json_does_not_know_become_null():
-    assert script_json([float("nan"), float("inf"), -float("inf"), 1.5, {"a": (1, None)}]) == '[null,null,null,1.5,{"a":[1,null]}]'
+    assert (
+        script_json([float("nan"), float("inf"), -float("inf"), 1.5, {"a": (1, None)}])
+        == '[null,null,null,1.5,{"a":[1,null]}]'
+    )
 
 
 @given(text)
