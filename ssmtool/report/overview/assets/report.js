@@ -156,7 +156,7 @@
     });
     const parts = [`${rank} states kept per system, ${percent(states, all_states)} of all`];
     if (bytes !== null) parts.push(`checkpoint ${size(bytes)}, ${percent(bytes, data.total)} of its size`);
-    if (worst !== null) parts.push(`largest bound ${said(worst.bound)} in ${worst.name}`);
+    if (worst !== null) parts.push(`largest bound ${said(worst.bound)}${worst.weight ? ` in ${worst.name}` : ""}`);
     if (largest !== null) parts.push(`largest measured error ${said(largest[1])}, at ${largest[0]}`);
     $("#rank-now").textContent = `${parts.join("; ")}.`;
     slider.setAttribute("aria-valuetext", `${rank} states`);
