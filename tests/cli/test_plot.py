@@ -36,7 +36,7 @@ def test_every_kind_is_drawn_the_same_every_time(run, s4d, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["poles", "impulse", "frequency"])
 def test_a_reduced_model_is_drawn_beside_it(run, s4d, tmp_path, kind):
-    alone, both, small = tmp_path / "alone.svg", tmp_path / "both.svg", tmp_path / "small.safetensors"
+    alone, both, small = tmp_path / "alone.svg", tmp_path / "both.svg", tmp_path / "small"
     assert run("compress", s4d, "--rank", 2, "-o", small).code == 0
     assert run("plot", s4d, "--kind", kind, "-o", alone).code == 0
     assert run("plot", s4d, small, "--kind", kind, "-o", both).code == 0

@@ -13,8 +13,8 @@ from tests.pipeline.language_models import byte_model
 
 @pytest.fixture
 def reduced(run, s4d, tmp_path):
-    assert run("compress", s4d, "--rank", 2, "-o", tmp_path / "reduced.safetensors").code == 0
-    return tmp_path / "reduced.safetensors"
+    assert run("compress", s4d, "--rank", 2, "-o", tmp_path / "reduced").code == 0
+    return tmp_path / "reduced"
 
 
 def numbers(path):

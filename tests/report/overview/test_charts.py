@@ -36,11 +36,9 @@ def test_ticks_are_round_numbers_inside_the_axis(ends, log, labels):
 
 
 @pytest.mark.parametrize("ends", [(1e-300, 1e300), (0.0, 1e-12), (5.0, 5.0), (-1e9, 1e9), (1e-12, 1.0)])
-@pytest.mark.parametrize("log", [False, True])
-def test_any_axis_has_a_few_ticks(ends, log):
-    if log and ends[0] <= 0:
-        pytest.skip("no logarithm")
-    assert 1 <= len(ticks(ends, log)) <= 12
+def test_any_axis_has_a_few_ticks(ends):
+    for log in (False, True) if ends[0] > 0 else (False,):
+        assert 1 <= len(ticks(ends, log)) <= 12
 
 
 def test_labels_of_powers():
