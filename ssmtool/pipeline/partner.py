@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,11 +49,25 @@ class HasSpectrum(Protocol):
 
 
 def compared(
-    row: HasSpectrum, first: System, second: System, reduced: Model, partner: Layer, validation: Validation | None
+    row: HasSpectrum,
+    first: System,
+    second: System,
+    reduced: Model,
+    partner: Layer,
+    validation: Validation | None,
+    record: Mapping[str, Any],
 ) -> Partner:
-    """The reduced layer and its H-infinity distance: that of the validation where there was one."""
+    """The reduced layer and its H-infinity distance: that of the validation where there was one.
+
+    Args:
+        record: what the reduced checkpoint says of itself. A real pole that storage turned a hair off the axis looks
+            like two states; the record has the orders before.
+    """
     size = layer_bytes(reduced, partner, {})[0]
     known = minimal(second).order if isinstance(second, DiagonalSystem) else np.full(partner.systems, second.order)
+    recorded = _recorded_order(record, row.layer.name)
+    if recorded is not None:
+        known = np.minimum(known, recorded)
     if validation is not None:
         for found in validation.layers:
             if found.name == row.layer.name:
@@ -64,3 +79,11 @@ def compared(
     error = hinf_norm(difference(first, second))
     scale = np.where(norm > 0, norm, 1.0)
     return Partner(partner.slots, known, size, float((error / scale).max()), None)
+
+
+def _recorded_order(record: Mapping[str, Any], name: str) -> int | None:
+    """The largest order of a layer's systems in a record of `compress`."""
+    try:
+        return next(int(max(row["orders"])) for row in record["layers"] if row["name"] == name)
+    except (KeyError, TypeError, ValueError, StopIteration):
+        return None

@@ -154,6 +154,7 @@ def portrait(
     pairs: dict[str, Layer] = {}
     if reduced is not None:
         pairs = {a.name: b for a, b in zip(chosen, partners(model, reduced, chosen), strict=True)}
+    record = {} if reduced is None else recorded(reduced)
     validation = language = None
     if reduced is not None and "comparison" in parts and timings:
         validation = _validation(model, reduced, linear, pairs, device, backend, step, absent)
@@ -195,7 +196,9 @@ def portrait(
             other = None if reduced is None or partner is None else reduced.system(partner)
             row = _linear(row, model, other, positions, systems, parts)
             if reduced is not None and partner is not None and other is not None and "comparison" in parts:
-                row = replace(row, partner=compared(row, model.system(layer), other, reduced, partner, validation))
+                row = replace(
+                    row, partner=compared(row, model.system(layer), other, reduced, partner, validation, record)
+                )
         else:
             if "sizes" in parts:
                 row = replace(row, sizes=tuple(predicted_sizes(model, layer, model.mixers(layer), positions)))
@@ -206,7 +209,6 @@ def portrait(
     diagnosis = None
     if "diagnosis" in parts:
         diagnosis = diagnose(model, layers=layers, runner=runner, tokens=tokens, step=step)
-    record = {} if reduced is None else recorded(reduced)
     return Portrait(
         model, reduced, tuple(rows), tuple(positions), diagnosis, tokens, validation, language, record, tuple(absent)
     )  # fmt: skip

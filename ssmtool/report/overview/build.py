@@ -12,7 +12,7 @@ from ssmtool.report.overview.decay import heat_map, layer_decay
 from ssmtool.report.overview.diagnosis import diagnosis_parts
 from ssmtool.report.overview.provenance import provenance_part
 from ssmtool.report.overview.ranks import rank_grid, ranks_of
-from ssmtool.report.overview.responses import frequency_chart, impulse_chart, pole_map
+from ssmtool.report.overview.responses import FULL, MANY, MANY_LAYERS, Detail, frequency_chart, impulse_chart, pole_map
 from ssmtool.report.overview.view import Cell, Grid, LayerPart, Part, View, grid
 from ssmtool.report.overview.words import summary
 from ssmtool.report.text.numbers import plural, sci, shape, size, spread
@@ -27,6 +27,7 @@ def view(found: Portrait, command: str = "", title: str = "") -> View:
         title: heading; by default the checkpoint's name.
     """
     ranks = ranks_of(found)
+    detail = FULL if len(found.layers) <= MANY_LAYERS else MANY
     path = found.model.checkpoint.path
     parts = [Part("ranks", "Rank", grids=(rank_grid(ranks),))]
     parts.append(Part("layers", "Layers", words=tuple(found.absent), grids=(_layer_grid(found),)))
@@ -43,13 +44,13 @@ def view(found: Portrait, command: str = "", title: str = "") -> View:
         subtitle,
         summary(found, ranks),
         ranks,
-        tuple(map(_layer, found.layers)),
+        tuple(_layer(row, detail) for row in found.layers),
         tuple(parts),
         provenance_part(found, command),
     )
 
 
-def _layer(row: LayerPortrait) -> LayerPart:
+def _layer(row: LayerPortrait, detail: Detail) -> LayerPart:
     layer = row.layer
     kind = "linear" if layer.lti else "selective"
     made = layer.family if layer.variant == layer.family else f"{layer.family} {layer.variant}"
@@ -58,7 +59,12 @@ def _layer(row: LayerPortrait) -> LayerPart:
         f"{made}, {kind}, {shape(layer.systems, layer.inputs, layer.outputs)}, "
         f"{plural(states_of(layer), 'state')} per {per}, {size(row.bytes)}"
     )
-    drawn: list[Picture | None] = [layer_decay(row), pole_map(row), impulse_chart(row), frequency_chart(row)]
+    drawn: list[Picture | None] = [
+        layer_decay(row),
+        pole_map(row, detail),
+        impulse_chart(row, detail),
+        frequency_chart(row, detail),
+    ]
     remarks = [*row.remarks, *([layer.note] if layer.note else [])]
     return LayerPart(layer.name, kind, facts, tuple(p for p in drawn if p is not None), tuple(remarks))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,17 +11,27 @@ from ssmtool.pipeline.portrait import LayerPortrait
 from ssmtool.report.overview.chart import Chart, Series, decades, numbers, span, thinned
 from ssmtool.report.text.numbers import plural, sci
 
-POINTS = 220  # of a response
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of a layer is drawn: points of a line, poles."""
+
+    points: int
+    poles: int
 
 
-def pole_map(row: LayerPortrait) -> Chart | None:
+FULL, MANY = Detail(220, 400), Detail(100, 130)
+MANY_LAYERS = 12  # more than these are drawn with less detail
+
+
+def pole_map(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
     """Eigenvalues, both of each pair, inside the unit circle; those of the reduced model as crosses."""
     if row.poles is None:
         return None
     values = row.poles.values
-    series = [_points("point", values, "original" if row.reduced_poles is not None else "", 0)]
+    series = [_points("point", _some(values, detail.poles), "original" if row.reduced_poles is not None else "", 0)]
     if row.reduced_poles is not None:
-        series.append(_points("cross", row.reduced_poles.values, "reduced", 1))
+        series.append(_points("cross", _some(row.reduced_poles.values, detail.poles), "reduced", 1))
     every = np.concatenate([values, *([] if row.reduced_poles is None else [row.reduced_poles.values])])
     reach = max(1.05, min(4.0, 1.05 * float(np.abs(every).max(initial=1.0))))
     outside = int((np.abs(values) >= 1).sum())
@@ -29,21 +40,29 @@ def pole_map(row: LayerPortrait) -> Chart | None:
         f"{np.abs(values).max(initial=0):.6g}" + (f", {outside} on or outside the circle" if outside else "")
     )
     note = ""
-    if row.poles.systems < row.layer.systems:
-        note = f"{row.poles.systems} of {row.layer.systems} systems"
+    shown = min(len(values), detail.poles)
+    if shown < row.poles.total:
+        note = f"{shown:,} of {row.poles.total:,}"
     return Chart(
         "Poles", alt, "real part", "imaginary part", tuple(series), (-reach, reach), (-reach, reach), circle=True,
         note=note,
     )  # fmt: skip
 
 
+def _some(values: np.ndarray, limit: int) -> np.ndarray:
+    """At most so many, neighbours beside each other: the way between them is short on the page, and in the file."""
+    if len(values) > limit:
+        values = values[np.linspace(0, len(values) - 1, limit).round().astype(int)]
+    return values[np.argsort(np.angle(values), kind="stable")]
+
+
 def _points(kind, upper: np.ndarray, label: str, tone: int) -> Series:
     paired = upper[upper.imag > 0]
-    both = np.concatenate([upper, paired.conj()])
+    both = np.concatenate([upper, paired[::-1].conj()])
     return Series(kind, numbers(both.real), numbers(both.imag), label, tone)
 
 
-def impulse_chart(row: LayerPortrait) -> Chart | None:
+def impulse_chart(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
     """Impulse responses of a few systems, each relative to its own largest value; the reduced model's dashed."""
     found = row.responses
     if found is None:
@@ -57,7 +76,7 @@ def impulse_chart(row: LayerPortrait) -> Chart | None:
         if found.reduced_impulse is not None:
             lines.append((found.reduced_impulse[place], 1, ""))
         for values, dash, label in lines:
-            x, y = thinned(k, np.where(np.isfinite(values), values, np.nan) / peak, POINTS)
+            x, y = thinned(k, np.where(np.isfinite(values), values, np.nan) / peak, detail.points)
             series.append(Series("line", numbers(x), numbers(np.clip(y, -50, 50)), label, place, dash=dash))
             ends += [float(v) for v in y if math.isfinite(v)]
     several = len(found.systems) > 1
@@ -70,7 +89,7 @@ def impulse_chart(row: LayerPortrait) -> Chart | None:
     )  # fmt: skip
 
 
-def frequency_chart(row: LayerPortrait) -> Chart | None:
+def frequency_chart(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
     """Gains of the same systems relative to their Hankel norms; the reduced model's dashed, the error dotted."""
     found = row.responses
     if found is None:
@@ -83,7 +102,8 @@ def frequency_chart(row: LayerPortrait) -> Chart | None:
         if found.reduced_gain is not None and found.error_gain is not None:
             lines += [(found.reduced_gain[place], 1, ""), (found.error_gain[place], 2, "")]
         for values, dash, label in lines:
-            series.append(Series("line", numbers(found.omega), numbers(values / size), label, place, dash=dash))
+            x, y = thinned(found.omega, values / size, detail.points)
+            series.append(Series("line", numbers(x), numbers(y), label, place, dash=dash))
         shown += (found.gain[place] / size).tolist()
         if found.error_gain is not None:
             shown += [float(np.quantile(found.error_gain[place] / size, 0.1))]

@@ -19,6 +19,8 @@ SHADES = 16  # steps of the colour map in report.css
 CELL, NAME = 15.0, 150.0  # height of a row of the heat map, room for its name
 _NAME_LENGTH = 24
 
+Point = tuple[float, float]
+
 
 def draw(picture: Picture) -> Markup:
     """The picture as one <svg> element with its text alternative."""
@@ -111,7 +113,7 @@ def _series(chart: Chart, series: Series, inner: tuple[float, float]) -> str:
         outline = [p for p, _ in pairs] + [q for _, q in reversed(pairs)]
         return f'<path class="{look}" d="{_polyline(outline)}Z"/>'
     if series.kind == "point":
-        return f'<path class="{look}" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in filter(None, points))}"/>'
+        return f'<path class="{look}" d="{_marks(points, "h0")}"/>'
     if series.kind == "cross":
         return _cross(series, filter(None, points))
     if series.kind == "bar":
@@ -121,11 +123,9 @@ def _series(chart: Chart, series: Series, inner: tuple[float, float]) -> str:
     return f'<path class="{look}" d="{_polyline(points)}"/>'
 
 
-def _points(
-    chart: Chart, xs: Sequence[float], ys: Sequence[float], inner: tuple[float, float]
-) -> list[tuple[float, float] | None]:
+def _points(chart: Chart, xs: Sequence[float], ys: Sequence[float], inner: tuple[float, float]) -> list[Point | None]:
     """Places in the plot; None for gaps. What lies far outside is brought close: the frame cuts it off."""
-    out: list[tuple[float, float] | None] = []
+    out: list[Point | None] = []
     for x, y in zip(xs, ys, strict=True):
         h, v = place(x, chart.x_range, chart.x_log), place(y, chart.y_range, chart.y_log)
         if y == 0 and chart.y_log:
@@ -137,38 +137,78 @@ def _points(
     return out
 
 
-def _polyline(points: Iterable[tuple[float, float] | None]) -> str:
-    out, pen = [], "M"
+def _polyline(points: Iterable[Point | None]) -> str:
+    """A path through the points, lifted at gaps."""
+    pen, lifted = _Pen(), True
     for point in points:
         if point is None:
-            pen = "M"
+            lifted = True
             continue
-        out.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
-        pen = "L"
-    return "".join(out)
+        pen.to(point, lifted)
+        lifted = False
+    return pen.path()
 
 
-def _stairs(points: Sequence[tuple[float, float] | None]) -> list[tuple[float, float] | None]:
+class _Pen:
+    """Writes a path in tenths of a unit, each point relative to the one before: half as long as absolute ones."""
+
+    def __init__(self) -> None:
+        self._at, self._parts, self._command = (0, 0), [], ""
+
+    def to(self, point: Point, lifted: bool, mark: str = "") -> None:
+        """Go on to a point; `mark` is drawn there and comes back to it."""
+        x, y = round(10 * point[0]), round(10 * point[1])
+        step = _tenths(x - self._at[0]) + _joined(_tenths(y - self._at[1]))
+        command = "m" if lifted else "l"
+        # numbers that follow an m or an l without a letter are lines
+        plain = command == "l" and self._command == "l" and not mark
+        self._parts.append((_joined(step) if plain else command + step) + mark)
+        self._at, self._command = (x, y), "" if mark else "l"
+
+    def path(self) -> str:
+        return "".join(self._parts)
+
+
+def _tenths(value: int) -> str:
+    """A number of tenths as short as SVG reads it: -.5, 3, 12.1."""
+    whole, part = divmod(abs(value), 10)
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole or ''}.{part}" if part else f"{sign}{whole}"
+
+
+def _joined(number: str) -> str:
+    """The number after another one: a minus needs no blank."""
+    return number if number.startswith("-") else " " + number
+
+
+def _marks(points: Iterable[Point | None], mark: str) -> str:
+    """The mark at every point."""
+    pen = _Pen()
+    for point in points:
+        if point is not None:
+            pen.to(point, True, mark)
+    return pen.path()
+
+
+def _stairs(points: Sequence[Point | None]) -> list[Point | None]:
     """Corners of a histogram whose bins are centred on the points."""
     solid = [point for point in points if point is not None]
     if len(solid) < 2:
         return list(solid)
     edges = [(a[0] + b[0]) / 2 for a, b in itertools.pairwise(solid)]
     edges = [2 * solid[0][0] - edges[0], *edges, 2 * solid[-1][0] - edges[-1]]
-    out: list[tuple[float, float] | None] = []
+    out: list[Point | None] = []
     for (_, y), low, high in zip(solid, edges, edges[1:], strict=False):
         out += [(low, y), (high, y)]
     return out
 
 
-def _cross(series: Series, points: Iterable[tuple[float, float] | None]) -> str:
-    marks = "".join(f"M{p[0] - 3:.1f} {p[1] - 3:.1f}l6 6m0 -6l-6 6" for p in points if p is not None)
+def _cross(series: Series, points: Iterable[Point | None]) -> str:
+    marks = _marks((None if p is None else (p[0] - 2.5, p[1] - 2.5) for p in points), "l5 5m0-5l-5 5m0-5")
     return f'<path class="{_look(series)}" d="{marks}"/>'
 
 
-def _bars(
-    chart: Chart, series: Series, points: Sequence[tuple[float, float] | None], inner: tuple[float, float]
-) -> str:
+def _bars(chart: Chart, series: Series, points: Sequence[Point | None], inner: tuple[float, float]) -> str:
     zero = inner[1] * (
         1 - place(max(0.0, chart.y_range[0]) if not chart.y_log else chart.y_range[0], chart.y_range, chart.y_log)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as xml
 
 import numpy as np
@@ -82,21 +83,54 @@ def test_every_kind_of_series_is_well_formed_xml_with_a_text_alternative(kind):
     assert len(root.findall(".//text")) > 4
 
 
-def test_a_line_goes_where_the_numbers_say():
-    (line,) = [
-        path
-        for path in xml.fromstring(str(draw(chart(Series("line", (0.0, 10.0), (0.0, 1.0)))))).iter("path")
-        if path.get("class", "").startswith("line")
+def walked(path: str) -> list[list[tuple[float, float]]]:
+    """Absolute points of a path of m, l and h, relative ones, in one list per stroke."""
+    strokes: list[list[tuple[float, float]]] = []
+    x = y = 0.0
+    for command, rest in re.findall(r"([mlh])([^mlhZ]*)", path):
+        numbers = [float(n) for n in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", rest)]
+        steps = [(n, 0.0) for n in numbers] if command == "h" else list(zip(numbers[::2], numbers[1::2], strict=True))
+        for k, (dx, dy) in enumerate(steps):
+            x, y = x + dx, y + dy
+            if command == "m" and k == 0:
+                strokes.append([])
+            strokes[-1].append((x, y))
+    return strokes
+
+
+def drawn(series: Series, **options) -> list[list[tuple[float, float]]]:
+    """Strokes of the only series of a chart."""
+    (path,) = [
+        path.get("d", "")
+        for path in xml.fromstring(str(draw(chart(series, **options)))).iter("path")
+        if path.get("class", "").startswith(series.kind)
     ]
-    start, end = ([float(v) for v in part.split()] for part in line.get("d", "")[1:].split("L"))
-    assert start[0] == 0.0
-    assert start[1] > end[1] == 0.0  # y grows downwards in SVG
+    return walked(path)
+
+
+def test_a_line_goes_where_the_numbers_say():
+    rng = np.random.default_rng(0)
+    x, y = np.sort(rng.uniform(0, 10, 3000)), rng.uniform(0, 1, 3000)
+    ((corner, far),) = drawn(Series("line", (0.0, 10.0), (0.0, 1.0)))
+    assert (corner[0], far[1]) == (0.0, 0.0)  # y grows downwards in SVG
+    (line,) = drawn(Series("line", tuple(x), tuple(y)))
+    expected = np.stack([far[0] * x / 10, corner[1] * (1 - y)], axis=1)
+    np.testing.assert_allclose(line, expected, atol=0.0501)  # tenths of a unit, and no drift over 3000 steps
+
+
+def test_points_and_crosses_are_where_the_numbers_say():
+    xs, ys = (1.0, 9.0, 4.0), (0.2, 0.9, 0.5)
+    points = drawn(Series("point", xs, ys))
+    crosses = drawn(Series("cross", xs, ys))
+    assert [len(stroke) for stroke in points] == [2, 2, 2]  # a line of no length, which a round cap makes a dot
+    assert all(a == b for a, b in points)
+    middles = [np.mean(crosses[2 * k], axis=0) for k in range(3)]
+    np.testing.assert_allclose(middles, [stroke[0] for stroke in points], atol=0.11)
 
 
 def test_gaps_lift_the_pen():
-    drawn = str(draw(chart(Series("line", (1.0, 2.0, 3.0, 4.0), (0.1, math.nan, 0.2, 0.3)))))
-    line = drawn.split('class="line t0" d="')[1].split('"')[0]
-    assert line.count("M") == 2
+    strokes = drawn(Series("line", (1.0, 2.0, 3.0, 4.0), (0.1, math.nan, 0.2, 0.3)))
+    assert [len(stroke) for stroke in strokes] == [1, 2]
 
 
 def test_names_and_labels_are_escaped():
