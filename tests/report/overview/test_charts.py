@@ -124,7 +124,7 @@ def test_points_and_crosses_are_where_the_numbers_say():
     crosses = drawn(Series("cross", xs, ys))
     assert [len(stroke) for stroke in points] == [2, 2, 2]  # a line of no length, which a round cap makes a dot
     assert all(a == b for a, b in points)
-    middles = [np.mean(crosses[2 * k], axis=0) for k in range(3)]
+    middles = [np.mean(stroke[:2], axis=0) for stroke in crosses if len(stroke) == 2 and stroke[0][0] < stroke[1][0]]
     np.testing.assert_allclose(middles, [stroke[0] for stroke in points], atol=0.11)
 
 
