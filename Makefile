@@ -14,13 +14,14 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test test-ray lint style types imports format aot aot-update bench clean
+.PHONY: help demo test test-browser test-ray lint style types imports format aot aot-update bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate trained checkpoints"
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make test-ray  install with Ray, then run the tests of --engine ray on a cluster of two workers"
+	@echo "make test-browser  install Chromium (Debian, as root) and a driver library, then run the tests of pages in it"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
 	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
@@ -79,6 +80,14 @@ test: $(VENV)/.installed-test
 
 test-ray: $(VENV)/.installed-ray
 	@$(PY) -m pytest tests/pipeline/test_ray_cluster.py $(PYTEST_FLAGS)
+
+# CHROMIUM_INSTALL is how a browser comes here if there is none; the driver library is a Python package.
+CHROMIUM_INSTALL ?= apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
+
+test-browser: $(VENV)/.installed-test
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || $(CHROMIUM_INSTALL)
+	@$(PY) -m pip install $(PIP_FLAGS) -e ".[browser]"
+	@$(PY) -m pytest -m browser tests/browser $(PYTEST_FLAGS)
 
 lint: style types imports
 
