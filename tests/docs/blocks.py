@@ -8,6 +8,7 @@ say what the reader does not see:
     <!-- exit: CODE -->             exit code of the last command, 0 if not given
     <!-- before: PYTHON -->         run before a Python block; may go over several lines
     <!-- file: NAME -->             a Python block is also saved under this name
+    <!-- from: COMMAND -->          a block of text is part of what this command prints
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "fixtures/README.md")
 FENCE = re.compile(r"^( *)```(\w*)")
-COMMENT = re.compile(r"<!-- *(skip|varies|exit|before|file): *(.*?) *-->", re.DOTALL)
+COMMENT = re.compile(r"<!-- *(skip|varies|exit|before|file|from): *(.*?) *-->", re.DOTALL)
 SPAN = re.compile(r"(?<!`)`(ssmtool [^`]+)`(?!`)")
 LANGUAGES = {"console": "console", "bash": "console", "sh": "console", "shell": "console", "python": "python"}
 

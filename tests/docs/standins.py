@@ -5,7 +5,7 @@ A stand-in is a function of the path to write, in the current folder, and of a f
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,10 +44,17 @@ def smaller(path: Path, provide: Callable[[str], None]) -> None:
 
 
 def selective(path: Path, provide: Callable[[str], None]) -> None:
-    """A Mamba-2 language model of bytes with random weights: two blocks of 16 states."""
-    from tests.pipeline.language_models import byte_model
+    """A Mamba-2 language model of bytes with random weights: two blocks of 128 states."""
+    import torch
+    from safetensors.torch import save_file
 
-    byte_model(path, "mamba2")
+    from ssmtool.training.language.model import ByteModel, Sizes
+
+    torch.manual_seed(0)
+    model = ByteModel(Sizes("mamba2", width=32, depth=2, states=128, head=16))
+    path.mkdir()
+    save_file({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(model.config()), encoding="utf-8")
 
 
 def selective_smaller(path: Path, provide: Callable[[str], None]) -> None:
@@ -95,9 +102,13 @@ def kernel(path: Path, provide: Callable[[str], None]) -> None:
     np.save(path, np.stack([0.95**lags * np.cos(0.3 * lags), 0.9**lags - 0.5 * 0.8**lags]))
 
 
-def copy_of(fixture: str) -> Make:
+def reduced(**how) -> Make:
+    """The trained S4D model of fixtures/, reduced."""
+
     def make(path: Path, provide: Callable[[str], None]) -> None:
-        shutil.copytree(fixture, path) if Path(fixture).is_dir() else shutil.copy(fixture, path)
+        import ssmtool
+
+        ssmtool.compress(ssmtool.load("fixtures/digits-s4d.safetensors"), path, **how)
 
     return make
 
@@ -114,5 +125,8 @@ STANDINS: dict[str | tuple[str, str], Make] = {
     "corpus.txt": text,
     "kernel.npy": kernel,
     "outputs.npy": outputs,
+    "demo/balanced32.safetensors": reduced(rank=32),
+    "demo/modal32.safetensors": reduced(rank=32, method="modal"),
+    "demo/modal16.safetensors": reduced(rank=16, method="modal"),
     ("docs/refine.md", "model.safetensors"): own,
 }

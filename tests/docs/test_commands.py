@@ -19,14 +19,22 @@ from tests.docs.desk import Desk, at
 # Marks of blocks in pages that are read as plain Markdown, where a comment would be in the way: by page and start of a
 # command. docs/documentation.md says what the marks mean.
 TRAINS = "trains for minutes; docs/train.md has a short run"
+REGULARIZED = """
+import torch, ssmtool.training
+from ssmtool.reference.layouts._contract import Sizes
+from ssmtool.reference.model import create
+model, loss = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=0), torch.tensor(1.0)
+"""
 FROM_OUTSIDE = {
     ("README.md", "ssmtool speculate"): {"varies": r"^(\d+ +[\d.]+ m?s|wall|Batch|  yields|speed-up)"},
     ("README.md", "ssmtool train"): {"skip": TRAINS},
+    ("README.md", "passed, "): {"skip": "the last line of make test itself"},
+    ("README.md", "regularizer = "): {"before": REGULARIZED},
     ("fixtures/README.md", "python fixtures/make"): {"skip": "trains for minutes"},
 }
 SYNOPSIS = re.compile(r"[\[\]…]|\.\.\.|(?<![\w.-])[A-Z][A-Z_]+\b(?!=)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-ALL = [block for page in pages() for block in blocks(page) if block.kind != "text"]
+ALL = [block for page in pages() for block in blocks(page) if block.kind != "text" or "from" in block.marks]
 
 
 def marked(block: Block) -> dict[str, str]:
@@ -71,6 +79,14 @@ def test_commands_in_sentences(desk: Desk, block: Block) -> None:
         return
     code, came = desk.run(block.page, block.text)
     assert code == int(marks.get("exit", 0)), came
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if "from" in b.marks], ids=lambda b: b.name)
+def test_excerpts(desk: Desk, block: Block) -> None:
+    code, came = desk.run(block.page, block.marks["from"])
+    assert code == 0, came
+    wrong = difference(f"...\n{block.text}\n...", came, block.marks.get("varies", ""))
+    assert wrong is None, f"{block.name}\n{wrong}\n\n{came}"
 
 
 @pytest.mark.parametrize("page", dict.fromkeys(b.page for b in ALL if b.kind == "python"))
