@@ -16,8 +16,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from tests.docs.marks import FROM_OUTSIDE
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "fixtures/README.md")
@@ -65,7 +67,13 @@ def pages() -> list[str]:
 
 
 def blocks(page: str) -> list[Block]:
-    return list(read(page, (TOP / page).read_text(encoding="utf-8")))
+    found = read(page, (TOP / page).read_text(encoding="utf-8"))
+    return [replace(block, marks={**_outside(block), **block.marks}) for block in found]
+
+
+def _outside(block: Block) -> dict[str, str]:
+    found = (marks for (page, part), marks in FROM_OUTSIDE.items() if page == block.page and part in block.text)
+    return next(found, {})
 
 
 def read(page: str, text: str) -> Iterator[Block]:

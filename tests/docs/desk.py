@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssmtool.cli.run import run
-from tests.docs.blocks import TOP, blocks, pages, steps
+from tests.docs.blocks import TOP, Block, blocks, pages, steps
 from tests.docs.standins import STANDINS
 
 SHARED = ("fixtures", "demo", "runs", "policies")
@@ -35,6 +35,7 @@ class Desk:
         self.root = root
         self.done: dict[tuple[str, ...], tuple[int, str]] = {}
         self.makers = dict(_makers())
+        self.names: dict[str, dict[str, object]] = {}
         shutil.copytree(TOP / "fixtures", root / "fixtures", ignore=shutil.ignore_patterns("__pycache__"))
         for name in SHARED[1:]:
             (root / name).mkdir()
@@ -74,10 +75,29 @@ class Desk:
             if (name == made or name.startswith(made + "/")) and made.split("/")[0] in SHARED:
                 self.run(where, line)
                 return
+        if page not in self.names and any(name in _written(block) for block in _python(page)):
+            self.python(page)
+        if (place / name).exists():
+            return
         make = STANDINS.get((page, name)) or STANDINS.get(name)
         if make is not None:
             with at(place):
                 make(Path(name), lambda needed: self.provide(page, needed))
+
+    def python(self, page: str) -> None:
+        """Run the Python blocks of a page, once and one after the other, each seeing the names before it."""
+        if page in self.names:
+            return
+        names = self.names[page] = {"__name__": "page"}
+        for block in _python(page):
+            before = block.marks.get("before", "")
+            for name in re.findall(r'"([\w./-]+)"', before + block.text):
+                self.provide(page, name)
+            with at(self.folder(page)), contextlib.redirect_stdout(io.StringIO()):
+                if "file" in block.marks:
+                    Path(block.marks["file"]).write_text(block.text, encoding="utf-8")
+                for part, first in ((before, 1), (block.text, block.line)):
+                    exec(compile("\n" * (first - 1) + part, str(TOP / page), "exec"), names)
 
     def _invoke(self, page: str, args: Sequence[str]) -> tuple[int, str]:
         printed = io.StringIO()
@@ -106,6 +126,15 @@ def _makers() -> Iterator[tuple[str, tuple[str, str]]]:
                 if step.line.startswith("ssmtool") and "[" not in step.line:
                     args = shlex.split(step.line, comments=True)
                     yield from ((args[i + 1], (page, step.line)) for i, a in enumerate(args[:-1]) if a in OUTPUTS[:2])
+
+
+def _python(page: str) -> list[Block]:
+    return [block for block in blocks(page) if block.kind == "python" and "skip" not in block.marks]
+
+
+def _written(block: Block) -> set[str]:
+    """Names of files that a Python block may write."""
+    return {*re.findall(r'save\w*\([^\n]*?"([\w./-]+)"', block.text), block.marks.get("file", "")}
 
 
 def _is_path(arg: str) -> bool:

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.docs.alike import difference
 from tests.docs.blocks import TOP, Block, blocks, pages, steps
-from tests.docs.desk import Desk, at
+from tests.docs.desk import Desk
 
-# Marks of blocks in pages that are read as plain Markdown, where a comment would be in the way: by page and start of a
-# command. docs/documentation.md says what the marks mean.
-TRAINS = "trains for minutes; docs/train.md has a short run"
-REGULARIZED = """
-import torch, ssmtool.training
-from ssmtool.reference.layouts._contract import Sizes
-from ssmtool.reference.model import create
-model, loss = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=0), torch.tensor(1.0)
-"""
-FROM_OUTSIDE = {
-    ("README.md", "ssmtool speculate"): {"varies": r"^(\d+ +[\d.]+ m?s|wall|Batch|  yields|speed-up)"},
-    ("README.md", "ssmtool train"): {"skip": TRAINS},
-    ("README.md", "passed, "): {"skip": "the last line of make test itself"},
-    ("README.md", "regularizer = "): {"before": REGULARIZED},
-    ("fixtures/README.md", "python fixtures/make"): {"skip": "trains for minutes"},
-}
 SYNOPSIS = re.compile(r"[\[\]…]|\.\.\.|(?<![\w.-])[A-Z][A-Z_]+\b(?!=)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 ALL = [block for page in pages() for block in blocks(page) if block.kind != "text" or "from" in block.marks]
-
-
-def marked(block: Block) -> dict[str, str]:
-    outside = (m for (page, start), m in FROM_OUTSIDE.items() if page == block.page and start in block.text)
-    return {**next(outside, {}), **block.marks}
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +27,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.kind == "console"], ids=lambda b: b.name)
 def test_commands(desk: Desk, block: Block) -> None:
-    marks = marked(block)
+    marks = block.marks
     if "skip" in marks:
         pytest.skip(marks["skip"])
     lines = steps(block)
@@ -71,7 +47,7 @@ def test_commands(desk: Desk, block: Block) -> None:
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.kind == "span"], ids=lambda b: f"{b.name}-{b.text}")
 def test_commands_in_sentences(desk: Desk, block: Block) -> None:
-    marks = marked(block)
+    marks = block.marks
     if "skip" in marks:
         pytest.skip(marks["skip"])
     if SYNOPSIS.search(block.text) or not any(word for word in block.text.split()[2:] if not word.startswith("-")):
@@ -91,20 +67,8 @@ def test_excerpts(desk: Desk, block: Block) -> None:
 
 @pytest.mark.parametrize("page", dict.fromkeys(b.page for b in ALL if b.kind == "python"))
 def test_python(desk: Desk, page: str) -> None:
-    """The Python blocks of a page one after the other, as a reader would type them, each seeing the names before it."""
-    names: dict[str, object] = {"__name__": "page"}
-    for block in (b for b in ALL if b.page == page and b.kind == "python"):
-        marks = marked(block)
-        if "skip" in marks:
-            continue
-        for name in re.findall(r'"([\w./-]+)"', block.text + marks.get("before", "")):
-            desk.provide(page, name)
-        with at(desk.folder(page)), contextlib.redirect_stdout(io.StringIO()):
-            if "file" in marks:
-                Path(marks["file"]).write_text(block.text, encoding="utf-8")
-            # Lines that stand for something of the reader's end in "...", which is Python too.
-            for part, first in ((marks.get("before", ""), 1), (block.text, block.line)):
-                exec(compile("\n" * (first - 1) + part, str(TOP / page), "exec"), names)
+    """The Python blocks of a page one after the other, as a reader would type them."""
+    desk.python(page)
 
 
 def elsewhere(desk: Desk, block: Block, line: str) -> None:
@@ -149,5 +113,5 @@ def test_python_is_fenced() -> None:
 
 def test_few_blocks_are_skipped() -> None:
     """What does not run is said, with a reason, and is the exception."""
-    skipped = [block.name for block in ALL if "skip" in marked(block)]
+    skipped = [block.name for block in ALL if "skip" in block.marks]
     assert len(skipped) <= len(ALL) // 10, skipped
