@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
-MARK = re.compile(r"^<!-- tensors(?P<sizes>(?: +[\w+]+=\d+)*) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- tensors(?P<sizes>(?: +[\w+()]+=\d+)*) -->$", re.MULTILINE)
 DTYPES = {"float32": "F32", "float64": "F64", "complex64": "C64", "complex128": "C128", "int64": "I64"}
 
 
 def expand(markdown: str, family: str) -> str:
-    """Put the tables of `family` where a page says `<!-- tensors H=4 N=3 -->`; sizes name what the numbers stand for."""
+    """Put the tables of `family` where a page says `<!-- tensors H=4 N=3 -->`; sizes name what numbers stand for."""
     return MARK.sub(lambda mark: tables(family, sizes_of(mark["sizes"])), markdown)
 
 
@@ -54,8 +53,8 @@ def _shape(shape: tuple[int, ...], sizes: Mapping[int, str]) -> str:
 
 def _table(variants: Mapping[str, Mapping[str, tuple[str, str]]]) -> str:
     names = list(next(iter(variants.values())))
-    start = names[0][: len(os.path.commonprefix(names))]
-    prefix = start[: max(start.rfind("."), start.rfind("/")) + 1]
+    parents = [re.sub(r"[^./]*$", "", name) for name in names]
+    prefix = min((p for p in parents if all(name.startswith(p) for name in names)), key=len, default="")
     rows = []
     for name in names:
         shapes = dict.fromkeys(tensors[name][0] for tensors in variants.values())

@@ -10,29 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
+
+from ssmtool import plugins
 
 Make = Callable[[Path, Callable[[str], None]], None]
 
 
 def linear(path: Path, provide: Callable[[str], None]) -> None:
     """A reference model of two S4D layers with four channels of order 32, that runs without code of its own."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file as save
 
     from ssmtool.reference.layouts._contract import Sizes
     from ssmtool.reference.model import create
 
     model = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=1)
-    save_file({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path)
+    save({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path)
 
 
 def own(path: Path, provide: Callable[[str], None]) -> None:
     """Tensors for the model whose code is in docs/refine.md."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file as save
 
     from tests.pipeline.live_models import s4d_state
 
     state = {f"module.{name}": x for name, x in s4d_state().items() if ".mix." not in name}
-    save_file({name: x.contiguous() for name, x in state.items()}, path)
+    save({name: x.contiguous() for name, x in state.items()}, path)
 
 
 def smaller(path: Path, provide: Callable[[str], None]) -> None:
@@ -46,14 +49,14 @@ def smaller(path: Path, provide: Callable[[str], None]) -> None:
 def selective(path: Path, provide: Callable[[str], None]) -> None:
     """A Mamba-2 language model of bytes with random weights: two blocks of 128 states."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file as save
 
     from ssmtool.training.language.model import ByteModel, Sizes
 
     torch.manual_seed(0)
     model = ByteModel(Sizes("mamba2", width=32, depth=2, states=128, head=16))
     path.mkdir()
-    save_file({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path / "model.safetensors")
+    save({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(model.config()), encoding="utf-8")
 
 
@@ -102,6 +105,19 @@ def kernel(path: Path, provide: Callable[[str], None]) -> None:
     np.save(path, np.stack([0.95**lags * np.cos(0.3 * lags), 0.9**lags - 0.5 * 0.8**lags]))
 
 
+def tiny(family: str) -> Make:
+    """The small random checkpoint that a family makes for the tests: its first layout."""
+
+    def make(path: Path, provide: Callable[[str], None]) -> None:
+        module = plugins.load("ssmtool.families", family)
+        tensors, config = module.tiny(module.VARIANTS[0], 0)
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps(config or {}), encoding="utf-8")
+        save_file({name: np.array(x, order="C") for name, x in tensors.items()}, path / "model.safetensors")
+
+    return make
+
+
 def reduced(**how) -> Make:
     """The trained S4D model of fixtures/, reduced."""
 
@@ -114,6 +130,7 @@ def reduced(**how) -> Make:
 
 
 STANDINS: dict[str | tuple[str, str], Make] = {
+    **{f"checkpoints/{family}": tiny(family) for family in plugins.names("ssmtool.families")},
     "model.safetensors": linear,
     "smaller.safetensors": smaller,
     "inputs.npy": inputs,
