@@ -105,7 +105,7 @@ bench: $(VENV)/.installed-bench
 	@$(PY) tests/benchmarks
 
 docs: $(VENV)/.installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "Wrote site/index.html"
 
 clean:
