@@ -48,10 +48,10 @@ def alike(shown: str, came: str) -> bool:
     timed = bool(TIME.search(shown)) and bool(TIME.search(came))
     if timed:
         shown, came = TIME.sub("TIME", shown), TIME.sub("TIME", came)
-    a, b = NUMBER.split("".join(shown.split())), NUMBER.split("".join(came.split()))
+    a, b = NUMBER.split(" ".join(shown.split())), NUMBER.split(" ".join(came.split()))
     if timed and a != b:
         ratio = re.compile(r"[\d.]+×")
-        a, b = (NUMBER.split(ratio.sub("RATIO", "".join(x.split()))) for x in (shown, came))
+        a, b = (NUMBER.split(ratio.sub("RATIO", " ".join(x.split()))) for x in (shown, came))
     if len(a) != len(b):
         return False
     # Odd places hold numbers, even ones what is between them; rules of a table are as wide as the table.

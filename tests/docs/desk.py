@@ -75,11 +75,18 @@ class Desk:
             if (name == made or name.startswith(made + "/")) and made.split("/")[0] in SHARED:
                 self.run(where, line)
                 return
-        if page not in self.names and any(name in _written(block) for block in _python(page)):
+        make = STANDINS.get((page, name))
+        if make is None and page not in self.names and any(name in _written(block) for block in _python(page)):
             self.python(page)
-        if (place / name).exists():
             return
-        make = STANDINS.get((page, name)) or STANDINS.get(name)
+        make = make or STANDINS.get(name)
+        if make is None and "/" not in name:  # a page that runs its commands inside fixtures/ or demo/
+            for folder in SHARED[:2]:
+                if f"{folder}/{name}" in self.makers:
+                    self.provide(page, f"{folder}/{name}")
+                if (self.root / folder / name).exists():
+                    (place / name).symlink_to(self.root / folder / name)
+                    return
         if make is not None:
             with at(place):
                 make(Path(name), lambda needed: self.provide(page, needed))
@@ -91,7 +98,10 @@ class Desk:
         names = self.names[page] = {"__name__": "page"}
         for block in _python(page):
             before = block.marks.get("before", "")
-            for name in re.findall(r'"([\w./-]+)"', before + block.text):
+            written = _written(block)
+            for name in written - {""}:
+                _remove(self.folder(page) / name)
+            for name in set(re.findall(r'"([\w./-]+)"', before + block.text)) - written:
                 self.provide(page, name)
             with at(self.folder(page)), contextlib.redirect_stdout(io.StringIO()):
                 if "file" in block.marks:
@@ -133,8 +143,9 @@ def _python(page: str) -> list[Block]:
 
 
 def _written(block: Block) -> set[str]:
-    """Names of files that a Python block may write."""
-    return {*re.findall(r'save\w*\([^\n]*?"([\w./-]+)"', block.text), block.marks.get("file", "")}
+    """Names of files that a Python block writes: what is saved or compressed to, not what is loaded on the way."""
+    text = re.sub(r'load\w*\("[^"]*"', "", block.marks.get("before", "") + "\n" + block.text)
+    return {*re.findall(r'(?:save|compress)\w*\([^"\n]*"([\w./-]+)"', text), block.marks.get("file", "")}
 
 
 def _is_path(arg: str) -> bool:

@@ -14,6 +14,7 @@ model, loss = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=0), torch.tensor(1.0)
 """
 FROM_OUTSIDE = {
     ("README.md", "ssmtool speculate"): {"varies": r"^(\d+ +[\d.]+ m?s|wall|Batch|  yields|speed-up)"},
+    ("README.md", "ssmtool bench"): {"varies": "threads?$"},
     ("README.md", "ssmtool train"): {"skip": TRAINS},
     ("README.md", "passed, "): {"skip": "the last line of make test itself"},
     ("README.md", "regularizer = "): {"before": REGULARIZED},

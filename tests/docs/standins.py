@@ -17,14 +17,14 @@ from ssmtool import plugins
 Make = Callable[[Path, Callable[[str], None]], None]
 
 
-def linear(path: Path, provide: Callable[[str], None]) -> None:
+def linear(path: Path, provide: Callable[[str], None], seed: int = 1) -> None:
     """A reference model of two S4D layers with four channels of order 32, that runs without code of its own."""
     from safetensors.torch import save_file as save
 
     from ssmtool.reference.layouts._contract import Sizes
     from ssmtool.reference.model import create
 
-    model = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=1)
+    model = create("s4d", Sizes(2, 4, 3, (16, 16)), seed=seed)
     save({name: x.detach().contiguous() for name, x in model.state_dict().items()}, path)
 
 
@@ -84,10 +84,6 @@ def tokens(path: Path, provide: Callable[[str], None]) -> None:
     np.save(path, np.load("fixtures/stdlib-calibration.npy")[:16, :64])
 
 
-def text(path: Path, provide: Callable[[str], None]) -> None:
-    path.write_text("A state space model keeps a state and forgets the rest. " * 400, encoding="utf-8")
-
-
 def outputs(path: Path, provide: Callable[[str], None]) -> None:
     """What a system of two states makes of the inputs."""
     rng = np.random.default_rng(0)
@@ -132,6 +128,7 @@ def reduced(**how) -> Make:
 STANDINS: dict[str | tuple[str, str], Make] = {
     **{f"checkpoints/{family}": tiny(family) for family in plugins.names("ssmtool.families")},
     "model.safetensors": linear,
+    "retrained.safetensors": lambda path, provide: linear(path, provide, seed=2),
     "smaller.safetensors": smaller,
     "inputs.npy": inputs,
     "mamba2": selective,
@@ -139,11 +136,11 @@ STANDINS: dict[str | tuple[str, str], Make] = {
     "mamba2-370m-rank64": selective_smaller,
     "mamba2-370m-rank32": selective_smaller,
     "calibration.npy": tokens,
-    "corpus.txt": text,
     "kernel.npy": kernel,
     "outputs.npy": outputs,
     "demo/balanced32.safetensors": reduced(rank=32),
     "demo/modal32.safetensors": reduced(rank=32, method="modal"),
     "demo/modal16.safetensors": reduced(rank=16, method="modal"),
     ("docs/refine.md", "model.safetensors"): own,
+    ("README.md", "smaller.safetensors"): smaller,  # not what its Python writes from another model
 }
