@@ -87,7 +87,7 @@ def read(page: str, text: str) -> Iterator[Block]:
             end = next((i for i in range(at, len(lines)) if "-->" in lines[i]), at)
             found = COMMENT.search("\n".join(lines[at : end + 1]))
             if found:
-                marks[found[1]] = textwrap.dedent(found[2])
+                marks[found[1]] = textwrap.dedent(found[2]).strip("\n")
             at = end + 1
             continue
         fence = FENCE.match(line)
