@@ -52,6 +52,7 @@ class Desk:
     def run(self, page: str, line: str) -> tuple[int, str]:
         """Exit code and everything printed by a command line that starts with "ssmtool"."""
         args = shlex.split(line, comments=True)[1:]
+        args, target = (args[:-2], args[-1]) if args[-2:-1] == [">"] else (args, "")
         paths = [arg for arg in args if _is_path(arg)]
         shared = all(arg.split("/")[0] in SHARED for arg in paths)
         key = (*args,) if shared else (page, *args)
@@ -63,7 +64,7 @@ class Desk:
             if "--resume" not in args:
                 for path in outputs:
                     _remove(self.folder(page) / path)
-            self.done[key] = self._invoke(page, args)
+            self.done[key] = self._invoke(page, args, target)
         return self.done[key]
 
     def provide(self, page: str, name: str) -> None:
@@ -109,11 +110,14 @@ class Desk:
                 for part, first in ((before, 1), (block.text, block.line)):
                     exec(compile("\n" * (first - 1) + part, str(TOP / page), "exec"), names)
 
-    def _invoke(self, page: str, args: Sequence[str]) -> tuple[int, str]:
-        printed = io.StringIO()
-        with at(self.folder(page)), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    def _invoke(self, page: str, args: Sequence[str], target: str) -> tuple[int, str]:
+        out, err = io.StringIO(), io.StringIO()
+        # On a terminal both arrive in one place, unless standard output goes to a file.
+        with at(self.folder(page)), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err if target else out):
             code = run(args)
-        return code, printed.getvalue()
+            if target:
+                Path(target).write_text(out.getvalue(), encoding="utf-8")
+        return code, (err if target else out).getvalue()
 
 
 @contextlib.contextmanager
