@@ -8,6 +8,7 @@ of many layers. Writes docs/img/throughput.svg.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -130,11 +131,13 @@ def predicted(constants: dict[str, np.ndarray], shapes: Sequence[Shape]) -> floa
     return float(sum(constants[shape.path] @ shape.terms() for shape in shapes))
 
 
-def command(*arguments: str) -> float:
-    """Wall seconds of a whole command."""
-    begin = time.perf_counter()
+def command(*arguments: str) -> tuple[float, float]:
+    """Processor and wall seconds of a whole command and its processes."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "ssmtool", *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return cpu, time.perf_counter() - begin
 
 
 def run() -> None:
@@ -150,6 +153,12 @@ def run() -> None:
         root = Path(temporary)
         models = {s: load(checkpoint(root / f"{i}.safetensors", [s])) for i, s in enumerate([*FITTED, *HELD_OUT])}
         many = {k: load(checkpoint(root / f"many{k}.safetensors", [TYPICAL] * k)) for k in COUNTS}
+        layer = Shape(4000, 256)
+        model = load(checkpoint(root / "bytes.safetensors", [layer]))
+        per_byte = seconds(lambda model: model.content(model.layers[0]), model)[0] / layer.bytes
+        print(
+            f"  a byte read and hashed: {1e9 * per_byte:.2f} ns; of {TYPICAL}: {1e3 * per_byte * TYPICAL.bytes:.2f} ms"
+        )
         for name, operate in operations().items():
             operate(next(iter(models.values())))
             costs = [seconds(operate, models[shape])[0] for shape in FITTED]
@@ -174,14 +183,14 @@ def run() -> None:
 
 def whole_commands(root: Path) -> None:
     """Commands from start to end, by the number of jobs, and with everything known."""
-    print("\n  whole commands, wall seconds            --jobs 1  --jobs 2  known")
-    for name, shape, count in (("S4D", TYPICAL, 32), ("S5", WIDE, 32)):
+    print(f"\n  {'whole commands: processor (wall) seconds':44s}{'--jobs 1':>16s}{'--jobs 2':>16s}{'known':>14s}")
+    for name, shape, count in (("s4d", TYPICAL, 32), ("s5", WIDE, 32)):
         path = str(checkpoint(root / f"{name}.safetensors", [shape] * count))
-        # Layers that are equal would be known after the first: every one has another content by its place in the file.
-        spread = [command("hsv", path, "--no-cache", "--device", "cpu", "--jobs", str(jobs)) for jobs in (1, 2)]
-        command("hsv", path, "--device", "cpu", "--cache", str(root / "kept"))
-        known = min(command("hsv", path, "--device", "cpu", "--cache", str(root / "kept")) for _ in range(3))
-        print(f"  hsv, {count} layers of {name:20s} {spread[0]:9.2f} {spread[1]:9.2f} {known:6.2f}")
+        hsv = ("hsv", path, "--device", "cpu")
+        found = [command(*hsv, "--no-cache", "--jobs", str(jobs)) for jobs in (1, 2)]
+        command(*hsv, "--cache", str(root / "kept"))
+        found.append(min(command(*hsv, "--cache", str(root / "kept")) for _ in range(3)))
+        print(f"  hsv, {f'{count} layers of {shape}':39s}" + "".join(f"{cpu:8.2f} ({w:5.1f})" for cpu, w in found))
 
 
 def show(what: str, guess: float, found: float, more: str = "") -> None:
@@ -196,13 +205,8 @@ def picture(points: dict[str, list[tuple[int, float, float]]]) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "ssmtool",
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.spines.top": False,
-    }
-    with plt.rc_context(style | {"axes.spines.right": False}):
+    style: Any = {"svg.hashsalt": "ssmtool", "svg.fonttype": "none", "font.size": 9}
+    with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
         for (name, rows), colour, mark in zip(points.items(), ("#0072b2", "#d55e00"), ("o", "s"), strict=True):
             counts, guesses, found = zip(*rows, strict=True)
@@ -210,6 +214,8 @@ def picture(points: dict[str, list[tuple[int, float, float]]]) -> None:
             axes.loglog(counts, found, mark, color=colour, ms=5, mfc="none", label=f"{name}, measured")
         axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
         axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel(f"layers of {TYPICAL.S} systems of order {TYPICAL.n}")
         axes.set_ylabel("processor time, seconds")
         axes.legend(frameon=False)
