@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ssmtool.checks.words import number
 from ssmtool.report.text.numbers import plural
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def wrong(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, then warnings."""
     listed = list(findings)
     return [finding for status in ("error", "warning") for finding in listed if finding.status == status]
+
+
+def whole(findings: Iterable[Finding]) -> str:
+    """What percentages are of, the largest of the layers; – where there is nothing."""
+    found = [(finding.whole, finding.unit) for finding in findings if finding.whole is not None]
+    return number(*max(found)) if found else "–"
 
 
 def tally(findings: Iterable[Finding]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, wrong
+from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, whole, wrong
 from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def _add_model(page: Page, checked: CheckedModel) -> None:
         page.line()
         page.table(("", "rule", "layer", "found"), [_row(finding) for finding in listed], left=(0, 1, 2, 3))
     page.line()
-    columns = ("rule", "number", "layers", "least", "largest", "limits", "")
-    page.table(columns, [_summary(findings) for findings in grouped(checked.findings)], left=(0, 1, 5, 6))
+    columns = ("rule", "number", "layers", "least", "largest", "of", "limits", "")
+    page.table(columns, [_summary(findings) for findings in grouped(checked.findings)], left=(0, 1, 6, 7))
     skipped = skipped_lines(checked.findings)
     if skipped:
         page.line()
@@ -63,6 +63,7 @@ def _summary(findings: Sequence[Finding]) -> list[str | Text]:
         "model" if entry.scope == "model" else str(len(findings)),
         number(min(values), first.unit) if values else "–",
         number(max(values), first.unit) if values else "–",
+        whole(findings),
         limits,
         Text(tally(findings), style=_STYLES.get(worst, "")),
     ]
