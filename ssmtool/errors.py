@@ -27,7 +27,17 @@ class SsmtoolError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.remedy:
             text = f"{text.rstrip('.')}. {self.remedy}"
-        return " ".join(text.split())
+        return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, fit for a terminal: what does not print, as file names and damaged files have it, escaped."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """`text` with every character that does not print spelled out: a terminal would obey some of them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UsageError(SsmtoolError):

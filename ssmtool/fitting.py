@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ssmtool.errors import DataError
+
 Progress = Callable[[int, int], None]
 
 
@@ -50,7 +52,14 @@ class Fit:
 
 
 class Memory(Protocol):
-    """Where a fit leaves what it needs to go on after it was interrupted."""
+    """Where a fit leaves what it needs to go on after it was interrupted.
+
+    Attributes:
+        where: the file, for messages.
+    """
+
+    @property
+    def where(self) -> str: ...
 
     def load(self) -> dict[str, Any] | None:
         """What was saved last, or None."""
@@ -90,6 +99,9 @@ def fit(
         mend: called after every step, to bring leaves back to where they are allowed.
         progress: called with (steps done, steps).
         memory: where to go on from, and where to leave what that needs, at every look.
+
+    Raises:
+        DataError: what the memory holds is not the state of this fit.
     """
     generator = generator or torch.Generator().manual_seed(schedule.seed)
     tensors = [leaf for leaf, _ in leaves]
@@ -106,13 +118,8 @@ def fit(
         kept = [leaf.detach().clone() for leaf in tensors]
         done = missed = 0
     else:
-        before, best, done, missed, kept = (saved[key] for key in ("before", "best", "done", "missed", "kept"))
-        with torch.no_grad():
-            for leaf, value in zip(tensors, saved["leaves"], strict=True):
-                leaf.copy_(value)
-        optimiser.load_state_dict(saved["optimiser"])
-        cosine.load_state_dict(saved["cosine"])
-        generator.set_state(saved["generator"])
+        where = "" if memory is None else memory.where
+        before, best, done, missed, kept = _restored(saved, tensors, optimiser, cosine, generator, steps, where)
     while done < steps and (schedule.patience is None or missed < schedule.patience):
         chosen = used[torch.randint(len(used), (min(schedule.batch, len(used)),), generator=generator)]
         with torch.enable_grad():
@@ -131,15 +138,75 @@ def fit(
                 best, missed, kept = now, 0, [leaf.detach().clone() for leaf in tensors]
             if memory:
                 facts = {"before": before, "best": best, "done": done, "missed": missed, "kept": kept}
-                rest = copy.deepcopy({"optimiser": optimiser.state_dict(), "cosine": cosine.state_dict()})
+                moments = copy.deepcopy(optimiser.state_dict()["state"])
                 leaves_now = [leaf.detach().clone() for leaf in tensors]
-                memory.save({**facts, **rest, "leaves": leaves_now, "generator": generator.get_state()})
+                memory.save({**facts, "moments": moments, "leaves": leaves_now, "generator": generator.get_state()})
     with torch.no_grad():
         for leaf, value in zip(tensors, kept, strict=True):
             leaf.copy_(value)
     if done < steps:
         progress(steps, steps)
     return Fit(before, best, done)
+
+
+def _restored(
+    saved: dict[str, Any],
+    tensors: list[Tensor],
+    optimiser: torch.optim.Adam,
+    cosine: torch.optim.lr_scheduler.LambdaLR,
+    generator: torch.Generator,
+    steps: int,
+    where: str,
+) -> tuple[float, float, int, int, list[Tensor]]:
+    """Put a fit where it was interrupted; rates and other settings are this fit's own.
+
+    Returns:
+        before, best, done, missed, kept.
+
+    Raises:
+        DataError: the state is not of this fit.
+    """
+    try:
+        before, best, done, missed = float(saved["before"]), float(saved["best"]), saved["done"], saved["missed"]
+        if type(done) is not int or type(missed) is not int or not 0 <= done <= steps or missed < 0:
+            raise ValueError(f"{done} of {steps} steps")
+        kept, now = (
+            [_like(value, leaf) for value, leaf in zip(saved[key], tensors, strict=True)] for key in ("kept", "leaves")
+        )
+        moments = {number: _moments(saved["moments"], number, leaf, done) for number, leaf in enumerate(tensors)}
+        generator.set_state(saved["generator"])
+    except (AttributeError, KeyError, IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"what an interrupted fit left is not of this one ({type(error).__name__})",
+            where=where,
+            remedy="Delete the file to start afresh",
+        ) from error
+    with torch.no_grad():
+        for leaf, value in zip(tensors, now, strict=True):
+            leaf.copy_(value)
+    state = {number: found for number, found in moments.items() if found}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    cosine.last_epoch = done
+    for group, base, factor in zip(optimiser.param_groups, cosine.base_lrs, cosine.lr_lambdas, strict=True):
+        group["lr"] = base * factor(done)
+    return before, best, done, missed, kept
+
+
+def _moments(saved: Any, number: int, leaf: Tensor, done: int) -> dict[str, Tensor]:
+    """Adam's state of one leaf; empty for a leaf that had no gradient."""
+    found = saved.get(number)
+    if found is None:
+        return {}
+    step = found["step"].reshape(())
+    if not 0 <= step.item() <= done:
+        raise ValueError(f"step {step.item()} of {done}")
+    return {"step": step, **{name: _like(found[name], leaf) for name in ("exp_avg", "exp_avg_sq")}}
+
+
+def _like(value: Any, leaf: Tensor) -> Tensor:
+    if value.shape != leaf.shape or value.dtype != leaf.dtype:
+        raise ValueError(f"{value.dtype} {tuple(value.shape)}")
+    return value
 
 
 def adam(

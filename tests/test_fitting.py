@@ -16,6 +16,8 @@ TARGET = torch.linspace(-1, 1, 12).reshape(4, 3)
 class Kept:
     """A memory that stops the fit, as a kill would, after so many saves."""
 
+    where = "kept"
+
     def __init__(self, saves: int | None = None):
         self.saves, self.state = saves, None
 

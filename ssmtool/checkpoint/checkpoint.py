@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmtool.checkpoint.documents import clip, read_object
 from ssmtool.checkpoint.dtypes import BITS, decode
-from ssmtool.checkpoint.files import blocks, reading
+from ssmtool.checkpoint.files import blocks, check_unchanged, reading, stamp
 from ssmtool.checkpoint.index import ShardIndex, check_shards
 from ssmtool.checkpoint.locate import Located, locate
 from ssmtool.checkpoint.pickle_file import PickleFile
@@ -70,10 +70,14 @@ class Checkpoint:
         self.data_bytes: int = sum(info.size * BITS[info.dtype] // 8 for info in self.tensors.values())
         self.metadata: dict[str, str] = dict(next(iter(self.weights.values())).metadata)
         self.config: dict[str, Any] | None = None
+        self._stamps = {file.path: file.stamp for file in self.weights.values()}
+        if self.index is not None:
+            self._stamps[self.index.path] = self.index.stamp
         if self.kind == "directory":
             with reading(self.path):
                 present = (self.path / "config.json").exists()
             if present:
+                self._stamps[self.path / "config.json"] = stamp(self.path / "config.json")
                 self.config = read_object(self.path / "config.json", remedy="Repair or remove it")
         self._sha256 = ""
 
@@ -105,6 +109,11 @@ class Checkpoint:
         """A tensor's bytes, little-endian and row-major, in pieces of at most 1 MiB. Raises CheckpointError."""
         self._info(name)
         return self._home[name].chunks(name)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a weight file, the index or config.json is not what it was when it was opened."""
+        for path, before in self._stamps.items():
+            check_unchanged(path, before)
 
     def files(self) -> list[Path]:
         """The weight files, and the index if there is one."""

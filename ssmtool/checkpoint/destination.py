@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from ssmtool.checkpoint.checkpoint import Checkpoint
 from ssmtool.checkpoint.files import sync, writing
+from ssmtool.checkpoint.scratch import clear_left, hold, release, scratch
 from ssmtool.errors import OutputError
 
 
@@ -86,7 +87,7 @@ class Stage:
     """A temporary directory beside the destination, on the same disk so that a rename moves its content at once.
 
     Named ``.<name>.ssmtool-<process id>-<random>``: one that a killed process left behind can be told and removed by
-    hand. It is made on first use.
+    hand. It is made on first use, and what killed processes left of the same destination goes then.
 
     Args:
         destination: absolute.
@@ -98,24 +99,35 @@ class Stage:
     def __init__(self, destination: Path) -> None:
         self._destination = destination
         self.made: Path | None = None
+        self._held: int | None = None
 
     @property
     def folder(self) -> Path:
         """The directory itself. Raises OutputError if it cannot be made."""
         if self.made is None:
-            prefix = f".{self._destination.name}.ssmtool-{os.getpid()}-"
+            clear_left(self._destination)
+            new = scratch(self._destination)
             with writing(self._destination.parent):
-                self.made = Path(tempfile.mkdtemp(prefix=prefix, dir=self._destination.parent))
+                new.mkdir(mode=0o700)
+                self.made, self._held = new, hold(new)
         return self.made
 
     def publish(self, result: Path) -> None:
-        """Rename `result`, complete and synced, to the destination. Raises OutputError if that exists by now."""
-        if os.path.lexists(self._destination):  # a rename would silently replace a file
-            raise OutputError(
-                "appeared while it was being written", where=str(self._destination), remedy="Write elsewhere"
-            )
+        """Move `result`, complete and synced, to the destination. Raises OutputError if that exists by now."""
         with writing(self._destination):
-            os.rename(result, self._destination)
+            try:
+                if os.path.lexists(self._destination):
+                    raise FileExistsError(errno.EEXIST, "exists")
+                if result.is_dir():
+                    os.rename(result, self._destination)
+                else:
+                    _link(result, self._destination)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                raise OutputError(
+                    "appeared while it was being written", where=str(self._destination), remedy="Write elsewhere"
+                ) from None
         sync(self._destination.parent)
 
     def discard(self) -> None:
@@ -123,3 +135,14 @@ class Stage:
         if self.made is not None:
             shutil.rmtree(self.made, ignore_errors=True)
             self.made = None
+            release(self._held)
+
+
+def _link(result: Path, destination: Path) -> None:
+    """Give a file a second name, which fails where there is a file of that name; a rename would replace that one."""
+    try:
+        os.link(result, destination)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
+            raise
+        os.rename(result, destination)  # a disk without second names

@@ -9,6 +9,8 @@ from typing import Any
 from ssmtool.checkpoint.files import read_small
 from ssmtool.errors import CheckpointError
 
+DEPTH = 64
+
 
 def parse_object(data: bytes, *, where: str, what: str, remedy: str = "") -> dict[str, Any]:
     """One JSON object.
@@ -20,7 +22,7 @@ def parse_object(data: bytes, *, where: str, what: str, remedy: str = "") -> dic
         remedy: appended to the message.
 
     Raises:
-        CheckpointError: not UTF-8, not JSON, not an object, or a name given twice.
+        CheckpointError: not UTF-8, not JSON, not an object, a name given twice, or nested without end.
     """
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
@@ -30,12 +32,29 @@ def parse_object(data: bytes, *, where: str, what: str, remedy: str = "") -> dic
         raise CheckpointError(f"{what} is not valid JSON ({clip(str(error))})", where=where, remedy=remedy) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{what} is a JSON {type(document).__name__}, not an object", where=where, remedy=remedy)
+    if _deeper(document, DEPTH):
+        raise CheckpointError(f"{what} nests more than {DEPTH} tables", where=where, remedy=remedy)
     return document
 
 
 def read_object(path: Path, *, remedy: str = "") -> dict[str, Any]:
     """The JSON object a file holds. Raises CheckpointError."""
     return parse_object(read_small(path), where=str(path), what="the file", remedy=remedy)
+
+
+def _deeper(document: Any, depth: int) -> bool:
+    """Whether tables and lists nest deeper; what walks a document later does so by recursion."""
+    level = [document]
+    for _ in range(depth + 1):
+        level = [
+            inner
+            for table in level
+            for inner in (table.values() if isinstance(table, dict) else table)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def clip(text: str, limit: int = 120) -> str:

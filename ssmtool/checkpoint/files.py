@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,13 +72,43 @@ def regular_size(path: Path) -> int:
     return status.st_size
 
 
-def blocks(path: Path, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+@dataclass(frozen=True)
+class Stamp:
+    """What a file looked like when it was opened: size in bytes, and time of the last change in nanoseconds."""
+
+    size: int
+    modified: int
+
+
+def stamp(path: Path) -> Stamp:
+    """Of a file as it is now. Raises CheckpointError."""
+    with reading(path):
+        status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def check_unchanged(path: Path, before: Stamp) -> None:
+    """Raises CheckpointError if a file is not what it was when it was opened."""
+    now = stamp(path)
+    if now != before:
+        size = f": it had {before.size} bytes and has {now.size}" if now.size != before.size else ""
+        raise CheckpointError(
+            f"changed while it was in use{size}", where=str(path), remedy="Run again when nothing writes to it"
+        )
+
+
+def blocks(path: Path, start: int = 0, length: int | None = None, expected: Stamp | None = None) -> Iterator[bytes]:
     """The bytes [start, start + length) of a file, or all from `start`, in pieces of at most BLOCK.
 
+    Args:
+        expected: what the file has to be before its first byte is read and after its last.
+
     Raises:
-        CheckpointError: the file cannot be read or ends early.
+        CheckpointError: the file cannot be read, ends early, or is not what it was.
     """
     left = regular_size(path) - start if length is None else length
+    if expected is not None:
+        check_unchanged(path, expected)
     with reading(path):
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below; a with-block would also wrap the consumer
     try:
@@ -92,6 +123,8 @@ def blocks(path: Path, start: int = 0, length: int | None = None) -> Iterator[by
                 )
             left -= len(piece)
             yield piece
+        if expected is not None:
+            check_unchanged(path, expected)
     finally:
         file.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ssmtool.checkpoint.documents import clip, read_object
+from ssmtool.checkpoint.files import Stamp, stamp
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import CheckpointError
 
@@ -20,11 +21,13 @@ class ShardIndex:
 
     Attributes:
         path: of the index.
+        stamp: what the file was when it was read.
         weight_map: tensor name -> shard name relative to the index, with ``/``.
         document: the whole JSON object.
     """
 
     path: Path
+    stamp: Stamp
     weight_map: dict[str, str]
     document: dict[str, Any]
 
@@ -47,6 +50,7 @@ def read_index(path: Path) -> ShardIndex:
     Raises:
         CheckpointError: not such an index, a shard name that is absolute or leaves the directory, or a missing shard.
     """
+    before = stamp(path)
     document = read_object(path, remedy=AGAIN)
     weight_map = document.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -58,7 +62,7 @@ def read_index(path: Path) -> ShardIndex:
                 where=str(path),
                 remedy="Do not use this checkpoint unless you know why",
             )
-    index = ShardIndex(path, weight_map, document)
+    index = ShardIndex(path, before, weight_map, document)
     missing = [shard for shard in index.shards if not _exists(index.file(shard))]
     if missing:
         raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssmtool.checkpoint.documents import clip
 from ssmtool.checkpoint.dtypes import BITS
-from ssmtool.checkpoint.files import BLOCK, reading, regular_size
+from ssmtool.checkpoint.files import BLOCK, check_unchanged, reading, regular_size, stamp
 from ssmtool.checkpoint.header import AGAIN
 from ssmtool.checkpoint.sniff import foreign, is_pickle, is_safetensors, is_zip
 from ssmtool.checkpoint.state_dict import select
@@ -47,13 +47,12 @@ class PickleFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self.stamp = stamp(path)
         if not is_pickle(path):
             raise _refusal(path)
         self.path = path
         self.metadata: dict[str, str] = {}
         self._mapped = is_zip(path)
-        if self._mapped:
-            _check_archive(path)
         state, self.extras = self._load()
         self.tensors = {name: _info(tensor, f"{path}, tensor {clip(name)}") for name, tensor in state.items()}
         self._state: dict[str, Tensor] | None = state
@@ -63,6 +62,7 @@ class PickleFile:
         """The tensor's bytes, row-major, in pieces of at most 1 MiB. Raises CheckpointError if the file changed."""
         import torch
 
+        check_unchanged(self.path, self.stamp)
         if self._state is None:
             self._state, self._read = self._load()[0], 0
         tensor = self._state.get(name)
@@ -74,23 +74,40 @@ class PickleFile:
             self._state = None
         del tensor
         for start in range(0, flat.size, BLOCK):
+            # A page of a mapped file that was cut short is not there: reading it would end the process.
+            check_unchanged(self.path, self.stamp)
             yield flat[start : start + BLOCK].tobytes()
+        check_unchanged(self.path, self.stamp)
 
     def _load(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        import torch
+        return select(unpickled(self.path, mapped=self._mapped), where=str(self.path))
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what torch warns of is refused below
-                with contextlib.ExitStack() as stack:
-                    file = self.path if self._mapped else stack.enter_context(_Bounded(io.FileIO(self.path)))
-                    document: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=self._mapped)
-        except OSError as error:
-            with reading(self.path):
-                raise error
-        except Exception as error:  # a damaged pickle raises whatever its bytes happen to trigger
-            raise _unpickling_error(error, self.path) from error
-        return select(document, where=str(self.path))
+
+def unpickled(path: Path, *, mapped: bool = False) -> Any:
+    """What torch.save wrote: tensors, numbers, strings and containers of them; nothing else is made, no code is run.
+
+    Args:
+        path: of the file.
+        mapped: leave the data of a zip archive on disk until they are looked at.
+
+    Raises:
+        CheckpointError: not such a file, damaged, or holding code or other objects.
+    """
+    import torch
+
+    if is_zip(path):
+        _check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of is refused below
+            with contextlib.ExitStack() as stack:
+                file = path if mapped else stack.enter_context(_Bounded(io.FileIO(path)))
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError as error:
+        with reading(path):
+            raise error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to trigger
+        raise _unpickling_error(error, path) from error
 
 
 class _Bounded(io.BufferedReader):

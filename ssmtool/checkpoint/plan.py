@@ -61,7 +61,7 @@ class Shard:
     def pieces(self) -> Iterator[bytes]:
         """The file's bytes. A file in which nothing changes is copied whole, its header included."""
         if self.unchanged and self.metadata == self.source.metadata:
-            yield from blocks(self.source.path)
+            yield from blocks(self.source.path, expected=self.source.stamp)
             return
         yield build_header(self.infos, self.metadata)
         for name, new in self.tensors.items():

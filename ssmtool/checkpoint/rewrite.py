@@ -120,6 +120,7 @@ class Rewrite:
                     root.mkdir()
                 # PyTorch's pickles are read through one shared mapping, so one thread reads them
                 write_outputs(outputs, root, workers=1 if self._source.pickled else 2)
+                self._source.check_unchanged()
                 self._stage.publish(root if self._source.kind == "directory" else root / outputs[0].name)
         finally:
             self._stage.discard()

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssmtool.checkpoint.files import blocks, regular_size
+from ssmtool.checkpoint.files import blocks, regular_size, stamp
 from ssmtool.checkpoint.header import AGAIN, LIMIT, parse_header
 from ssmtool.checkpoint.sniff import foreign, is_pickle, is_safetensors
 from ssmtool.errors import CheckpointError
@@ -24,6 +24,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         size = regular_size(path)
+        self.stamp = stamp(path)
         if not is_safetensors(path):
             raise _refusal(path, size)
         (length,) = struct.unpack("<Q", b"".join(blocks(path, 0, 8)))
@@ -40,9 +41,9 @@ class SafetensorsFile:
         self._data_start = header.data_start
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The tensor's bytes in pieces of at most 1 MiB. Raises CheckpointError if the file was cut short since."""
+        """The tensor's bytes in pieces of at most 1 MiB. Raises CheckpointError if the file changed since."""
         span = self._spans[name]
-        return blocks(self.path, self._data_start + span.begin, span.end - span.begin)
+        return blocks(self.path, self._data_start + span.begin, span.end - span.begin, self.stamp)
 
 
 def _refusal(path: Path, size: int) -> CheckpointError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from ssmtool.checkpoint.files import Stamp
 from ssmtool.checkpoint.tensors import TensorInfo
 
 
@@ -14,6 +15,7 @@ class WeightsFile(Protocol):
 
     Attributes:
         path: of the file.
+        stamp: what the file was when it was opened.
         tensors: in stored order.
         metadata: the file's own strings; empty for a pickle.
         extras: names of what the file holds beside the tensors (optimizer state, step counters); empty for safetensors.
@@ -21,6 +23,8 @@ class WeightsFile(Protocol):
 
     @property
     def path(self) -> Path: ...
+    @property
+    def stamp(self) -> Stamp: ...
     @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from ssmtool.checkpoint.files import regular_size
 from ssmtool.checks.record import DynamicsRow, Facts, MemoryRow, Record, ReducedRow, Result, Row, TimesRow
 from ssmtool.errors import UsageError
 
@@ -134,6 +135,7 @@ def read_baseline(path: str | Path) -> Baseline:
 
 
 def _parsed(path: Path) -> Any:
+    regular_size(path)
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssmtool.cli import _complete
+from ssmtool.cli._offline import asked_by_environment
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
@@ -171,7 +172,21 @@ def chosen_engine(name: EngineName, address: str | None, jobs: int) -> Iterator[
         return
     if jobs != 1:
         raise UsageError("--jobs is for this machine, and --engine ray uses what the cluster has")
+    if asked_by_environment():
+        raise UsageError("--engine ray speaks to a cluster over the network, and --offline forbids that")
     from ssmtool.pipeline.engines.ray_cluster import RayCluster
 
     with closing(RayCluster(address)) as cluster:
         yield cluster
+
+
+def not_for_selective(engine: EngineName, jobs: int) -> None:
+    """Raises UsageError for options that selective layers, which are measured in a running model, cannot follow."""
+    from ssmtool.errors import UsageError
+
+    for option, given in (("--engine ray", engine is not EngineName.local), ("--jobs", jobs != 1)):
+        if given:
+            raise UsageError(
+                f"{option} is for linear time-invariant layers",
+                remedy="Selective layers are measured on tokens, all in one run of the model",
+            )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from ssmtool.errors import OutputError, UsageError
+from ssmtool.errors import UsageError
 
 
 def emit(text: str) -> None:
@@ -41,12 +40,7 @@ def checked_file(path: Path | None, option: str, suffixes: Collection[str]) -> P
 
 def save(path: Path, text: str) -> None:
     """Write a text file, or leave what was there. Raises OutputError."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        try:
-            scratch.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+    from ssmtool.checkpoint.replacing import replacing
+
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))

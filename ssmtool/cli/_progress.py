@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ssmtool.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -43,6 +45,7 @@ class Bar:
         """`done` of `total` units of what `label` names."""
         if not self._wanted or time.monotonic() - self._start < PATIENCE:
             return
+        label = printable(label)
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()

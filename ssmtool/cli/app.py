@@ -9,6 +9,7 @@ import typer
 from ssmtool import plugins
 from ssmtool.cli import (
     _complete,
+    _offline,
     bench,
     check,
     compress,
@@ -19,7 +20,9 @@ from ssmtool.cli import (
     hsv,
     identify,
     inspect,
+    plot,
     realize,
+    report,
     speculate,
     train,
     validate,
@@ -27,8 +30,8 @@ from ssmtool.cli import (
 from ssmtool.version import __version__
 
 _COMMANDS = (
-    inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train, speculate, bench,
-    config,
+    inspect, hsv, diagnose, check, diff, compress, validate, report, plot, realize, identify, evaluate, train,
+    speculate, bench, config,
 )  # fmt: skip
 
 
@@ -58,12 +61,23 @@ def _program(
         bool,
         typer.Option("--version", is_eager=True, callback=lambda asked: _version(asked), help="Print the version."),
     ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Refuse every network connection, also one that --model-code asks for; ssmtool itself makes none. "
+            f"The same: {_offline.VARIABLE}=1.",
+        ),
+    ] = False,
 ) -> None:
     """Hankel singular values, balanced truncation and smaller checkpoints for trained state-space models.
 
     Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a validation or check that
     failed, 2 a wrong command line, an input that cannot be used, or an internal error.
     """
+    if offline or _offline.asked_by_environment():
+        _offline.go_offline()
+        context.call_on_close(_offline.go_online)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)

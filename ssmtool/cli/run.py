@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
-from ssmtool.errors import SsmtoolError
+from ssmtool.errors import SsmtoolError, one_line
 
 INTERNAL = 2
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> int:
 def _plain_warnings() -> Iterator[None]:
     """Warnings as one line each, without the place in the source."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *rest, **names: f"ssmtool: warning: {message}\n"
+    warnings.formatwarning = lambda message, *rest, **names: f"ssmtool: warning: {one_line(str(message))}\n"
     try:
         yield
     finally:
@@ -72,7 +72,7 @@ def _invoke(args: list[str]) -> int:
 
 def _fail(line: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"ssmtool: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        print(f"ssmtool: error: {one_line(line)}", file=sys.stderr, flush=True)
     return code
 
 

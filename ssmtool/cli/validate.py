@@ -25,6 +25,7 @@ from ssmtool.cli._options import (
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
 from ssmtool.cli._tokens import BytesOption, SelfOption, SequencesOption, TextOption, TokensOption, token_source
+from ssmtool.errors import one_line
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model
@@ -158,7 +159,7 @@ def command(
     elif quiet:
         for layer in result.layers:
             if not layer.passed:
-                print(f"ssmtool: {layer.name}: {layer.reason}", file=sys.stderr)
+                print(f"ssmtool: {one_line(f'{layer.name}: {layer.reason}')}", file=sys.stderr)
     else:
         from ssmtool.report.text.validate import validate_text
 
@@ -219,7 +220,7 @@ def selective_validate(
         emit(json_text(selective_validate_document(original, reduced, result, document)))
     elif quiet:
         for reason in result.reasons:
-            print(f"ssmtool: {reason}", file=sys.stderr)
+            print(f"ssmtool: {one_line(reason)}", file=sys.stderr)
     else:
         from ssmtool.report.text.selective_validate import selective_validate_text
 

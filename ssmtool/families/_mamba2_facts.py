@@ -67,6 +67,6 @@ def step_limits(facts: Mapping[str, Any], *keys: str) -> tuple[float, float]:
         return 0.0, inf
     try:
         low, high = (float(x) for x in pair)
-    except (TypeError, ValueError):
-        raise FamilyError(f"{keys[0]} is {pair!r}, not a pair of numbers", where="config.json") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FamilyError(f"{keys[0]} is {pair!r:.80}, not a pair of numbers", where="config.json") from None
     return low, high

@@ -66,7 +66,10 @@ def settings(config: Mapping[str, Any] | None, family: str) -> dict[str, Any]:
 def _decoded(value: Any) -> Any:
     """Hugging Face writes infinity as {"__float__": "Infinity"}."""
     if isinstance(value, Mapping) and set(value) == {"__float__"}:
-        return float(value["__float__"])
+        try:
+            return float(value["__float__"])
+        except (TypeError, ValueError, OverflowError):
+            return value  # whoever asks for a number says where it is none
     if isinstance(value, list | tuple):
         return [_decoded(x) for x in value]
     return value
@@ -100,15 +103,6 @@ def refuse_quantised(
     )
 
 
-def number(facts: Mapping[str, Any], *keys: str, default: float) -> float:
-    """The number under the first of `keys` that is there. Raises FamilyError if it is none."""
-    value = option(facts, *keys, default=default)
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise FamilyError(f"{keys[0]} is {value!r}, not a number", where="config.json") from None
-
-
 def silu_only(facts: Mapping[str, Any], name: str, *keys: str) -> None:
     """Raises FamilyError if the configuration names, under one of `keys`, an activation other than SiLU."""
     act = option(facts, *keys, default="silu")
@@ -135,5 +129,6 @@ def with_states(
     if not config or isinstance(option(config, *keys), int):
         return resized(config, keys, states)
     if where in config:
-        return {**config, where: {**(config[where] or {}), keys[0]: states}}
+        inner = config[where]
+        return {**config, where: {**(inner if isinstance(inner, Mapping) else {}), keys[0]: states}}
     return {**config, keys[0]: states}

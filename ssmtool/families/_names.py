@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,18 @@ def option(config: Mapping[str, Any] | None, *keys: str, default: Any = None) ->
             if place.get(key) is not None:
                 return place[key]
     return default
+
+
+def number(config: Mapping[str, Any] | None, *keys: str, default: float) -> float:
+    """The number under the first of `keys` that is there, not NaN. Raises FamilyError if it is none."""
+    value = option(config, *keys, default=default)
+    try:
+        found = nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = nan
+    if isnan(found):
+        raise FamilyError(f"{keys[0]} is {value!r:.80}, not a number", where="config.json")
+    return found
 
 
 def resized(config: Mapping[str, Any] | None, keys: Iterable[str], value: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Constraints, Layer
-from ssmtool.families._names import complete, dimensions, groups, layer_names, option
+from ssmtool.families._names import complete, dimensions, groups, layer_names, number, option
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _layer(
         "imag_transform": option(config, "imag_transform", default="none") if layout.version == 4 else "none",
         "dt_transform": option(config, "dt_transform", default="exp") if layout.version == 4 else "exp",
         "dt_fast": bool(option(config, "dt_fast", default=False)) and layout.version == 4,
-        "bandlimit": option(config, "bandlimit"),
+        "bandlimit": None if option(config, "bandlimit") is None else number(config, "bandlimit", default=0.0),
         "n_ssm": S,
         "rank": size.get("R", 0),
         "directions": directions,

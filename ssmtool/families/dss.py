@@ -21,6 +21,7 @@ a configuration tells the others apart ("version", "l_max"); (N, 2) Lambda witho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,17 @@ from ssmtool.families._contract import Constraints, Layer
 from ssmtool.families._convolution import convolve
 from ssmtool.families._discretise import expm1
 from ssmtool.families._half_slots import changed_feedthrough, feedthrough
-from ssmtool.families._names import complete, dimensions, groups, layer_names, option, resized, to_complex, to_pairs
+from ssmtool.families._names import (
+    complete,
+    dimensions,
+    groups,
+    layer_names,
+    number,
+    option,
+    resized,
+    to_complex,
+    to_pairs,
+)
 from ssmtool.lti.systems import DiagonalSystem
 
 SUMMARY = "DSS: N complex modes shared by all channels; softmax, exp and clip versions"
@@ -114,8 +125,8 @@ def _layer(
         options={
             "version": version,
             "l_max": _length(config) if version == "softmax" else None,
-            "epsilon": float(option(config, "epsilon", default=_EPSILON)),
-            "max_real_Lambda": float(option(config, "max_real_Lambda", default=1e-4)),
+            "epsilon": number(config, "epsilon", default=_EPSILON),
+            "max_real_Lambda": number(config, "max_real_Lambda", default=1e-4),
             "directions": K // rows,
             "reverse_lag": 1,
         },
@@ -126,8 +137,8 @@ def _layer(
 
 def _length(config: Mapping[str, Any] | None) -> int | None:
     """Length of the sequences the model runs on; None if unknown (the class default l_max = 1 says just that)."""
-    known = [option(config, key) for key in ("l_max", "L", "max_kernel_length")]
-    lengths = [int(x) for x in known if x is not None and int(x) > 1]
+    known = [number(config, key, default=0.0) for key in ("l_max", "L", "max_kernel_length")]
+    lengths = [int(x) for x in known if 1 < x < inf]
     return min(lengths) if lengths else None
 
 

@@ -10,6 +10,7 @@ rms_norm_eps; dt within time_step_limit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
 from ssmtool.families._mamba2_facts import step_limits
-from ssmtool.families._mixers import number, with_states
-from ssmtool.families._names import option
+from ssmtool.families._mixers import with_states
+from ssmtool.families._names import number, option
 
 SUMMARY = "Falcon-H1 (Hugging Face): Mamba-2 mixers parallel to attention, with multipliers"
 REFERENCE = "Technology Innovation Institute 2025 (arXiv:2507.22448); transformers FalconH1ForCausalLM"
@@ -47,7 +48,8 @@ def layers(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any] | None) 
 def _facts(config: Mapping[str, Any], groups: int, states: int) -> Facts:
     low, high = step_limits(config, "time_step_limit")
     told = option(config, "ssm_multipliers", default=[1.0] * 5)
-    rows = tuple(float(x) for x in told) if isinstance(told, list | tuple) else ()
+    places = told if isinstance(told, list | tuple) else ()
+    rows = tuple(number({"ssm_multipliers": x}, "ssm_multipliers", default=nan) for x in places)
     scale_in, scale_out = (number(config, key, default=1.0) for key in ("ssm_in_multiplier", "ssm_out_multiplier"))
     if len(rows) != 5 or 0 in (*rows, scale_in, scale_out):
         raise FamilyError(

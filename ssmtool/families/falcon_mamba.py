@@ -17,8 +17,8 @@ from ssmtool.checkpoint.tensors import TensorInfo
 from ssmtool.families import _mamba1, _single
 from ssmtool.families import _mamba1_tiny as size
 from ssmtool.families._contract import Layer, Stack
-from ssmtool.families._mixers import architecture, mixers, number, refuse_quantised, settings, silu_only, with_states
-from ssmtool.families._names import layer_names, option
+from ssmtool.families._mixers import architecture, mixers, refuse_quantised, settings, silu_only, with_states
+from ssmtool.families._names import layer_names, number, option
 from ssmtool.families._pure_stack import stack as pure_stack
 
 SUMMARY = "FalconMamba (Hugging Face): Mamba layers with weightless norms on dt, B and C"

@@ -16,7 +16,7 @@ from ssmtool.families import _mamba1, _single
 from ssmtool.families import _mamba1_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mixers import architecture, mixers, refuse_quantised, settings, silu_only, with_states
-from ssmtool.families._names import layer_names, option
+from ssmtool.families._names import layer_names, number, option
 
 SUMMARY = "Jamba (Hugging Face): the Mamba layers, with norms on dt, B and C, of a hybrid with attention"
 REFERENCE = "Lieber et al. 2024 (arXiv:2403.19887); transformers JambaForCausalLM"
@@ -45,7 +45,7 @@ def _layer(
     note = (
         "" if told is not None else "The norms' eps is taken as 1e-6, Jamba's default: no rms_norm_eps in config.json."
     )
-    eps = 1e-6 if told is None else float(told)
+    eps = number(facts, "rms_norm_eps", default=1e-6)
     return _mamba1.layer("jamba", "huggingface", name, prefix, found, tensors, eps=eps, note=note)
 
 

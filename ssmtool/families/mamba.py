@@ -21,13 +21,12 @@ from ssmtool.families._mixers import (
     architecture,
     mixers,
     model_types,
-    number,
     refuse_quantised,
     settings,
     silu_only,
     with_states,
 )
-from ssmtool.families._names import layer_names, option
+from ssmtool.families._names import layer_names, number, option
 from ssmtool.families._pure_stack import stack as pure_stack
 
 SUMMARY = "Mamba: mamba_ssm, Hugging Face, mambapy and single mixers; selective, one real diagonal system per channel"
@@ -105,8 +104,8 @@ def stack(
     facts = settings(config, "mamba")
     if facts.get("mup") or facts.get("rms_norm") is False:
         return None
-    eps = option(facts, "layer_norm_epsilon", "rms_norm_eps", "norm_epsilon", default=1e-5)
-    return pure_stack(tensors, layers, float(eps), option(facts, "tie_word_embeddings", "tie_embeddings"))
+    eps = number(facts, "layer_norm_epsilon", "rms_norm_eps", "norm_epsilon", default=1e-5)
+    return pure_stack(tensors, layers, eps, option(facts, "tie_word_embeddings", "tie_embeddings"))
 
 
 def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:

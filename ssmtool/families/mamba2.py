@@ -25,13 +25,12 @@ from ssmtool.families._mixers import (
     architecture,
     mixers,
     model_types,
-    number,
     refuse_quantised,
     settings,
     silu_only,
     with_states,
 )
-from ssmtool.families._names import layer_names, option
+from ssmtool.families._names import layer_names, number, option
 from ssmtool.families._pure_stack import stack as pure_stack
 
 SUMMARY = "Mamba-2: mamba_ssm, Hugging Face and mambapy; selective, one decay per head"
@@ -145,8 +144,8 @@ def stack(
     facts = settings(config, "mamba2")
     if facts.get("rms_norm") is False or facts.get("mup"):
         return None
-    eps = option(facts, "layer_norm_epsilon", "rms_norm_eps", "norm_epsilon", default=1e-5)
-    return pure_stack(tensors, layers, float(eps), option(facts, "tie_word_embeddings", "tie_embeddings"))
+    eps = number(facts, "layer_norm_epsilon", "rms_norm_eps", "norm_epsilon", default=1e-5)
+    return pure_stack(tensors, layers, eps, option(facts, "tie_word_embeddings", "tie_embeddings"))
 
 
 def tiny(variant: str, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:

@@ -17,7 +17,8 @@ from ssmtool.families import _hybrid, _single
 from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
-from ssmtool.families._mixers import number, with_states
+from ssmtool.families._mixers import with_states
+from ssmtool.families._names import number
 
 SUMMARY = "Nemotron-H (Hugging Face): the Mamba-2 layers of a hybrid with attention, MLP and expert layers"
 REFERENCE = "NVIDIA 2025 (arXiv:2504.03624); transformers NemotronHForCausalLM"

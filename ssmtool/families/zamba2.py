@@ -17,7 +17,8 @@ from ssmtool.families import _hybrid, _single
 from ssmtool.families import _mamba2_tiny as size
 from ssmtool.families._contract import Layer
 from ssmtool.families._mamba2 import Facts
-from ssmtool.families._mixers import number, with_states
+from ssmtool.families._mixers import with_states
+from ssmtool.families._names import number
 
 SUMMARY = "Zamba2 (Hugging Face): the Mamba-2 layers of a hybrid with shared attention"
 REFERENCE = "Glorioso et al. 2024 (arXiv:2411.15242); transformers Zamba2ForCausalLM"

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ssmtool.checkpoint import Rewrite
+from ssmtool.checkpoint.card import escaped
 from ssmtool.checkpoint.dtypes import BITS
 from ssmtool.errors import FamilyError, UsageError
 from ssmtool.families._contract import Stack
@@ -260,11 +261,11 @@ def _card(done: BlockDropping) -> str:
         "## Dropped blocks",
         "",
         f"{len(done.drops)} of {len(done.blocks)} blocks left out with ssmtool {__version__} (loss measured on "
-        f"{done.sequences} sequences of {done.tokens.description}); source sha256 `{done.source_sha256}`.",
+        f"{done.sequences} sequences of {escaped(done.tokens.description)}); source sha256 `{done.source_sha256}`.",
         "",
         "| without | loss, nats per token |",
         "|---|---|",
         f"| nothing | {done.loss:.4f} |",
     ]
-    lines += [f"| {'also ' if i else ''}{drop.name} | {drop.loss:.4f} |" for i, drop in enumerate(done.drops)]
+    lines += [f"| {'also ' if i else ''}{escaped(drop.name)} | {drop.loss:.4f} |" for i, drop in enumerate(done.drops)]
     return "\n".join(lines) + "\n"

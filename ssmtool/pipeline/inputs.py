@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmtool.errors import CalibrationError, CheckpointError
+from ssmtool.checkpoint.arrays import read_array
+from ssmtool.errors import CalibrationError
+
+_SAVE = "Save one with numpy.save(FILE, array)"
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,12 @@ def read_inputs(file: str | Path) -> Inputs:
         CalibrationError: fewer than two sequences, numbers that are not finite, or no variance.
     """
     path = Path(file)
-    array = _read(path)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        kind = getattr(array, "dtype", "an archive")
+    array = read_array(path, what="an array of numbers", remedy=_SAVE)
+    if array.dtype.kind not in "fiu":
         raise CalibrationError(
-            f"it holds {kind}, not numbers", where=str(path), remedy="Save one array of floats or integers as .npy"
+            f"it holds {array.dtype}, not numbers",
+            where=str(path),
+            remedy="Save one array of floats or integers as .npy",
         )
     checked(array, str(path))
     array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
@@ -55,25 +59,12 @@ def read_labels(file: str | Path) -> np.ndarray:
         CalibrationError: not whole numbers.
     """
     path = Path(file)
-    array = _read(path)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-        kind = getattr(array, "dtype", "an archive")
+    array = read_array(path, what="an array of numbers", remedy=_SAVE)
+    if array.dtype.kind not in "iu":
         raise CalibrationError(
-            f"it holds {kind}, not class numbers", where=str(path), remedy="Save an array of integers as .npy"
+            f"it holds {array.dtype}, not class numbers", where=str(path), remedy="Save an array of integers as .npy"
         )
     return array.astype(np.int64)
-
-
-def _read(path: Path) -> np.ndarray:
-    """What numpy.load finds. Raises CheckpointError."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise CheckpointError("there is no such file", where=str(path)) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"it is no array: {error}", where=str(path), remedy="Save one with numpy.save(FILE, array)"
-        ) from None
 
 
 def checked(array: np.ndarray, where: str = "") -> None:

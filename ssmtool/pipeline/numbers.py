@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.checkpoint.arrays import archive_names, read_array, read_member
 from ssmtool.checkpoint.documents import clip
-from ssmtool.checkpoint.files import blocks, regular_size
+from ssmtool.checkpoint.files import blocks, read_small, regular_size
 from ssmtool.errors import CheckpointError, UsageError
 
 TEXT = (".csv", ".txt", ".tsv")
+TEXT_LIMIT = 1 << 30  # bytes of a text, which is read whole
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,19 @@ def read_numbers(target: str | Path, tensors: Sequence[str] | None = None) -> Nu
     if suffix != ".npz" and tensors:
         raise UsageError(f"holds one array without a name, so there is no {tensors[0]!r} in it", where=str(path))
     kind = "npz" if suffix == ".npz" else "npy" if suffix == ".npy" else "text"
-    try:
-        if kind == "text":
-            found = {"": _text(path.read_text(encoding="utf-8"))}
-        elif kind == "npy":
-            found = {"": np.load(path, allow_pickle=False)}
-        else:
-            with np.load(path, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in _chosen(list(archive.files), tensors, path, "array")}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, SyntaxError) as problem:
-        raise CheckpointError(
-            f"cannot be read as numbers: {problem}", where=str(path), remedy="Give an array of real numbers"
-        ) from problem
+    how = {"what": "numbers", "remedy": "Give an array of real numbers"}
+    if kind == "npy":
+        found = {"": read_array(path, **how)}
+    elif kind == "npz":
+        names = _chosen(archive_names(path, **how), tensors, path, "array")
+        found = {name: read_member(path, name, **how) for name in names}
+    else:
+        try:
+            found = {"": _text(read_small(path, TEXT_LIMIT).decode("utf-8"))}
+        except ValueError as problem:
+            raise CheckpointError(
+                f"cannot be read as numbers: {_first(problem)}", where=str(path), remedy=how["remedy"]
+            ) from problem
     digest = hashlib.sha256()
     for piece in blocks(path):
         digest.update(piece)
@@ -94,6 +96,11 @@ def _text(content: str) -> np.ndarray:
         raise ValueError("its rows have different lengths")
     table = np.array([[float(x) for x in row] for row in rows])
     return table.ravel() if 1 in table.shape else table
+
+
+def _first(problem: ValueError) -> str:
+    """What is wrong with a text, without all of the text."""
+    return str(problem) if len(str(problem)) <= 120 else clip(str(problem))
 
 
 def _of_checkpoint(target: str | Path, tensors: Sequence[str] | None) -> NumberFile:

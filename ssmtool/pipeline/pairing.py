@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,25 @@ def _names(model: Model) -> str:
 
 def recorded_bounds(original: Model, reduced: Model) -> dict[str, np.ndarray]:
     """Bounds per layer from the reduced checkpoint's record, {} without one. Raises MismatchError: other source."""
+    record = record_of(original, reduced)
+    systems = {layer.name: layer.systems for layer in reduced.layers}
+    try:
+        rows = {str(row["name"]): [np.nan if x is None else float(x) for x in row["bound"]] for row in record["layers"]}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return {}
+    return {name: np.array(row) for name, row in rows.items() if len(row) == systems.get(name)}
+
+
+def record_of(original: Model, reduced: Model) -> dict[str, Any]:
+    """What the reduced checkpoint says of how it was made, {} where it says nothing of the kind.
+
+    Raises:
+        MismatchError: it was made from another checkpoint.
+    """
     try:
         record = json.loads(reduced.checkpoint.metadata["ssmtool"])
-        bounds = {row["name"]: np.array([np.nan if x is None else x for x in row["bound"]]) for row in record["layers"]}
-        source = record["source_sha256"]
-    except (KeyError, TypeError, ValueError):
+        source = str(record["source_sha256"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     if source != original.checkpoint.sha256():
         raise MismatchError(
@@ -53,7 +68,7 @@ def recorded_bounds(original: Model, reduced: Model) -> dict[str, np.ndarray]:
             where=f"{original.checkpoint.path} and {reduced.checkpoint.path}",
             remedy="Give the checkpoint it was made from",
         )
-    return bounds
+    return record
 
 
 def check_rest(original: Model, reduced: Model, recorded: bool) -> None:

@@ -5,17 +5,19 @@ The file is replaced as a whole at every look at the held-out part, and read wit
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
-import os
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssmtool.errors import OutputError, UsageError
+from ssmtool.checkpoint.files import regular_size
+from ssmtool.checkpoint.pickle_file import unpickled
+from ssmtool.checkpoint.replacing import replacing
+from ssmtool.errors import CheckpointError, UsageError
 
 
 def code_digest(function: Callable[..., Any] | None) -> str:
@@ -43,10 +45,14 @@ class Resume:
         self.states: dict[str, dict[str, Any]] = {}
         if not path.exists():
             return
+        regular_size(path)
         try:
-            found = torch.load(path, weights_only=True)
-            before, states = found["settings"], found["states"]
-        except Exception as error:
+            found = unpickled(path)
+            before, states = (
+                dict(found["settings"]),
+                {str(name): dict(state) for name, state in found["states"].items()},
+            )
+        except (CheckpointError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise UsageError(
                 f"what an interrupted refinement left cannot be read ({type(error).__name__})",
                 where=str(path),
@@ -67,14 +73,10 @@ class Resume:
 
     def write(self) -> None:
         """Replace the file. Raises OutputError."""
-        scratch = self.path.with_name(self.path.name + ".new")
-        try:
-            torch.save({"settings": self.settings, "states": self.states}, scratch)
-            os.replace(scratch, self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
-            raise OutputError(f"cannot be written: {error.strerror}", where=str(self.path)) from None
+        content = io.BytesIO()  # torch.save itself does not say why a disk takes no more
+        torch.save({"settings": self.settings, "states": self.states}, content)
+        with replacing(self.path) as file:
+            file.write(content.getbuffer())
 
     def forget(self) -> None:
         """Remove the file: the result is written."""
@@ -85,7 +87,7 @@ class FitMemory:
     """`ssmtool.fitting.Memory` of one fit."""
 
     def __init__(self, resume: Resume, name: str) -> None:
-        self.resume, self.name = resume, name
+        self.resume, self.name, self.where = resume, name, str(resume.path)
 
     def load(self) -> dict[str, Any] | None:
         return self.resume.states.get(self.name)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssmtool.errors import MismatchError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
 from ssmtool.pipeline.calibrate import BATCH
 from ssmtool.pipeline.language import Decoding, compare, decoding_speeds, device_of
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.pairing import check_rest, partners
+from ssmtool.pipeline.pairing import check_rest, partners, record_of
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.scans import resolved
 from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
@@ -119,19 +117,11 @@ def recorded_prediction(original: Model, reduced: Model) -> dict[str, float] | N
     Raises:
         MismatchError: it was made from another checkpoint.
     """
+    record = record_of(original, reduced)
     try:
-        record = json.loads(reduced.checkpoint.metadata["ssmtool"])
-        predicted = {str(name): float(error) for name, error in record["predicted_error"].items()}
-        source = record["source_sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return {str(name): float(error) for name, error in record["predicted_error"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
-    if source != original.checkpoint.sha256():
-        raise MismatchError(
-            f"the reduced checkpoint was made from another one (sha256 {source[:12]}…)",
-            where=f"{original.checkpoint.path} and {reduced.checkpoint.path}",
-            remedy="Give the checkpoint it was made from",
-        )
-    return predicted
 
 
 @torch.no_grad()

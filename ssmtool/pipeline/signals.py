@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ssmtool.checkpoint.arrays import read_array
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.families._contract import Layer
 
 
 def read_inputs(path: Path) -> tuple[str, np.ndarray]:
     """Name and content (sequences, L, channels) float64 of an input file. Raises CheckpointError."""
-    try:
-        data = np.load(path, allow_pickle=False)
-        data = np.asarray(data, dtype=np.float64)
-    except (OSError, ValueError, TypeError, EOFError) as problem:
-        raise CheckpointError(
-            f"cannot be read as inputs: {problem}", where=str(path), remedy="Give a .npy file of numbers"
-        ) from problem
+    remedy = "Give a .npy file of numbers"
+    data = read_array(path, what="inputs", remedy=remedy)
+    if data.dtype.kind not in "fiub":
+        raise CheckpointError(f"holds {data.dtype}, not real numbers", where=str(path), remedy=remedy)
+    data = np.asarray(data, dtype=np.float64)
     if data.ndim == 1:
         data = data[:, None]
     data = data[None] if data.ndim == 2 else data

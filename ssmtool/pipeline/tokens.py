@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.checkpoint.arrays import read_array
+from ssmtool.checkpoint.files import read_small
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.pipeline.model import Model
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 LENGTH = 256
 SEQUENCES = 256  # cut from a text at most, spread over all of it
+TEXT_LIMIT = 1 << 30  # bytes of a text, which is read whole
 BYTES = 256  # vocabulary that text as bytes needs
 
 
@@ -120,16 +125,11 @@ def _file(path: Path) -> np.ndarray:
     if path.suffix == ".safetensors":
         array = _safetensors(path)
     else:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as problem:
-            reason = "no such file" if isinstance(problem, FileNotFoundError) else problem
-            raise CheckpointError(
-                f"cannot be read as tokens: {reason}", where=str(path), remedy="Give a .npy or .safetensors file"
-            ) from problem
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.integer):
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise UsageError(f"tokens are integers, not {kind}", where=str(path), remedy="Store them as an integer array")
+        array = read_array(path, what="tokens", remedy="Give a .npy or .safetensors file")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise UsageError(
+            f"tokens are integers, not {array.dtype}", where=str(path), remedy="Store them as an integer array"
+        )
     if array.ndim != 2 or 0 in array.shape:
         raise UsageError(
             f"tokens of shape {array.shape} are not (sequences, length)",
@@ -158,10 +158,7 @@ def _safetensors(path: Path) -> np.ndarray:
 
 def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.ndarray:
     """A text as (S, length) tokens."""
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise CheckpointError(f"cannot be read: {problem.strerror}", where=str(path)) from problem
+    data = read_small(path, TEXT_LIMIT)
     if source.as_bytes:
         if vocabulary < BYTES:
             raise UsageError(
@@ -173,7 +170,7 @@ def _text(source: TokenSource, path: Path, model: Model, vocabulary: int) -> np.
             text = data.decode("utf-8")
         except UnicodeDecodeError as problem:
             raise UsageError(f"is not UTF-8 text (byte {problem.start})", where=str(path)) from problem
-        stream = np.array(tokenizer(model).encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        stream = np.array(encoded(text, model), dtype=np.int64)
     count = len(stream) // source.length
     if count == 0:
         raise UsageError(
@@ -201,10 +198,33 @@ def tokenizer(model: Model) -> Any:
         raise UsageError(
             "reading text needs the tokenizers library", remedy="Install it: pip install ssmtool[hf]"
         ) from missing
-    try:
+    with _refused(path, "is no tokenizer"):
         return library.Tokenizer.from_file(str(path))
-    except Exception as problem:  # the library raises bare Exception for a file it cannot parse
-        raise CheckpointError(f"is no tokenizer: {problem}", where=str(path)) from problem
+
+
+def encoded(text: str, model: Model) -> list[int]:
+    """A text as tokens of the tokenizer beside the weights. Raises UsageError, CheckpointError."""
+    reader = tokenizer(model)
+    with _refused(model.checkpoint.path / "tokenizer.json", "cannot read the text"):
+        return reader.encode(text, add_special_tokens=False).ids
+
+
+def decoded(tokens: list[int], model: Model) -> str:
+    """Tokens as a text, with what is special in it. Raises UsageError, CheckpointError."""
+    reader = tokenizer(model)
+    with _refused(model.checkpoint.path / "tokenizer.json", "cannot write the text"):
+        return reader.decode(tokens, skip_special_tokens=False)
+
+
+@contextlib.contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """What the tokenizers library raises, which is bare Exception, or a panic that is not even that."""
+    try:
+        yield
+    except BaseException as problem:
+        if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: {problem}", where=str(path), remedy="Download it again") from problem
 
 
 def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:

@@ -11,8 +11,8 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ssmtool.errors import OutputError
-from ssmtool.report.plot import STYLE, UNDATED
+from ssmtool.report.plain import plain
+from ssmtool.report.plot import STYLE, save
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.selective_hsv import LayerCalibration
@@ -29,10 +29,7 @@ def save_calibrated_plot(layers: Sequence[LayerCalibration], path: Path, title: 
     """
     with rc_context(STYLE):
         figure = draw(layers, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
 
 
 def draw(layers: Sequence[LayerCalibration], title: str = "") -> Figure:
@@ -43,7 +40,7 @@ def draw(layers: Sequence[LayerCalibration], title: str = "") -> Figure:
     colours = colormaps["viridis"](np.linspace(0.0, 0.88, max(len(lines), 2)))  # its last yellows vanish on white
     for (name, spectrum), colour in zip(lines, colours, strict=False):
         relative = np.median(spectrum.values / spectrum.values[:, :1].clip(min=1e-300), axis=0)
-        label = name if len(lines) <= NAMED else None
+        label = plain(name) if len(lines) <= NAMED else None
         left.plot(np.arange(1, len(relative) + 1), relative.clip(FLOOR), color=colour, linewidth=1.3, label=label)
         errors = spectrum.errors[:-1]  # with all states it is zero, which no logarithm has
         right.plot(np.arange(len(errors)), errors.clip(FLOOR), color=colour, linewidth=1.3)
@@ -56,5 +53,5 @@ def draw(layers: Sequence[LayerCalibration], title: str = "") -> Figure:
     if len(lines) <= NAMED:
         left.legend(fontsize=7)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure

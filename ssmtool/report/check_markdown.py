@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ssmtool.checkpoint.card import escaped
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, whole, wrong
+from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, whole, wrong
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, CheckedModel
 
 MOST = 200  # findings listed: a step's summary may have 1 MiB
 _SIGNS = {"error": "❌", "warning": "⚠️", "skipped": "➖", "passed": "✅", "measured": "📏"}
-_SPECIAL = frozenset("\\`*_{}[]()#+-.!|~$:")
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@&#8203;"}  # a name after @ would be told of every check
 
 
 def check_markdown(check: Check) -> str:
@@ -24,11 +23,6 @@ def check_markdown(check: Check) -> str:
     for checked in check.models:
         rows += ["", f"### {escaped(str(checked.model.checkpoint.path))}", *_model(checked)]
     return "\n".join(rows) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text as Markdown and HTML show it, in a table too: nothing in it is markup, a link or a mention."""
-    return "".join(_ENTITIES.get(c, f"\\{c}" if c in _SPECIAL else c) for c in lined(text))
 
 
 def _model(checked: CheckedModel) -> list[str]:

@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ssmtool.errors import OutputError
+from ssmtool.checkpoint.replacing import replacing
 from ssmtool.report.curves import Band, Curves, curves
+from ssmtool.report.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
@@ -68,10 +69,14 @@ def save_plot(spectra: Sequence[LayerSpectrum], path: Path, title: str = "") -> 
     """
     with rc_context(STYLE):
         figure = draw(spectra, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all, in the format of the suffix. Raises OutputError."""
+    suffix = path.suffix.lower()
+    with replacing(path) as file:
+        figure.savefig(file, format=suffix[1:], metadata=UNDATED[suffix])
 
 
 def draw(spectra: Sequence[LayerSpectrum], title: str = "") -> Figure:
@@ -81,7 +86,7 @@ def draw(spectra: Sequence[LayerSpectrum], title: str = "") -> Figure:
     low = _lowest(bands, together=len(layers) > PANELS)
     figure = _separate(layers, low) if len(layers) <= PANELS else _together(layers, low)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
     if len(layers) <= PANELS and any((band.positive() < low).any() for band in bands):
         figure.text(0.99, 0.995, f"values below {low:.0e} not shown", ha="right", va="top", fontsize=7)
     return figure
@@ -117,7 +122,7 @@ def _separate(layers: Sequence[Curves], low: float) -> Figure:
     for i, (layer, (upper, lower)) in enumerate(zip(layers, pairs, strict=True)):
         _panel(upper, layer.sigma, SIGMA)
         _panel(lower, layer.bound, BOUND)
-        upper.set_title(layer.name, pad=pad)
+        upper.set_title(plain(layer.name), pad=pad)
         upper.text(0, 1.02, ", ".join(layer.remarks), transform=upper.transAxes, fontsize=7, va="bottom")
         upper.set_xlabel("state, k")
         lower.set_xlabel("states kept, r")
@@ -177,7 +182,7 @@ def _colour_bar(figure: Figure, key: ScalarMappable, axis: Axes, layers: Sequenc
     """Which colour is which layer: at most eight of their names."""
     places = np.unique(np.linspace(0, len(layers) - 1, 8).round().astype(int))
     bar = figure.colorbar(key, ax=axis, ticks=places.tolist(), aspect=30)
-    bar.ax.set_yticklabels([layers[place].name for place in places], fontsize=7)
+    bar.ax.set_yticklabels([plain(layers[place].name) for place in places], fontsize=7)
     bar.ax.invert_yaxis()
     bar.ax.grid(False)
 

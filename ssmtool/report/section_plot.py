@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ssmtool.errors import OutputError
-from ssmtool.report.plot import STYLE, UNDATED
+from ssmtool.report.plain import plain
+from ssmtool.report.plot import STYLE, save
 
 if TYPE_CHECKING:
     from ssmtool.analyses._contract import Curve, Panel
@@ -41,10 +41,7 @@ def save_section(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     """
     with rc_context(STYLE):
         figure = draw(panels, title)
-        try:
-            figure.savefig(path, metadata=UNDATED[path.suffix.lower()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        save(figure, path)
 
 
 def draw(panels: Sequence[Panel], title: str = "") -> Figure:
@@ -58,7 +55,7 @@ def draw(panels: Sequence[Panel], title: str = "") -> Figure:
     for axis in axes[len(panels) :]:
         axis.remove()
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
@@ -93,7 +90,7 @@ def _curve(axis: Axes, panel: Panel, curve: Curve, place: int) -> None:
     shade = colormaps["viridis"](0.88 * place / max(len(panel.curves) - 1, 1))  # its last yellows vanish on white
     colour = shade if many else COLOURS[place % len(COLOURS)]
     named = not many or len(panel.curves) <= NAMED
-    style = {"color": colour, "label": curve.label if named and curve.label else None}
+    style = {"color": colour, "label": plain(curve.label) if named and curve.label else None}
     dash = DASHES[place % len(DASHES)]
     if panel.kind == "bar":
         signs = [COLOURS[0] if y >= 0 else COLOURS[1] for y in curve.y]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssmtool.errors import OutputError
+from ssmtool.checkpoint.replacing import replacing
 from ssmtool.report.facts import scale
 
 if TYPE_CHECKING:
@@ -32,14 +33,13 @@ def save_values(layers: Iterable[tuple[str, np.ndarray]], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(COLUMNS)
-            for name, sigma in layers:
-                rows.writerows(_rows(name, sigma))
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+    with replacing(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for name, sigma in layers:
+            rows.writerows(_rows(name, sigma))
+        file.detach()
 
 
 def _rows(layer: str, sigma: np.ndarray) -> Iterable[tuple[str, int, int, str, str]]:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.reference.layouts._contract import ReferenceModel, Sizes
 from ssmtool.reference.model import create
 from ssmtool.training.hankel import HankelRegularizer
-from ssmtool.training.optimiser import build_optimiser, set_rates
+from ssmtool.training.optimiser import build_optimiser, restore_optimiser, set_rates
 from ssmtool.training.penalties import Penalty, build_penalty
 from ssmtool.training.recipe import Recipe
 from ssmtool.training.schedule import Truncation
@@ -161,19 +161,41 @@ class Training:
             CheckpointError: it is the state of another run.
         """
         try:
-            sizes = self._sizes(tuple(state["slots"]))
+            slots = tuple(state["slots"])
+            if len(slots) != self.recipe.depth or not all(type(n) is int and 0 < n <= self.recipe.slots for n in slots):
+                raise ValueError(f"slots {slots!r:.80}")
+            sizes = self._sizes(slots)
             self._adopt(create(self.recipe.layout, sizes, seed=0, dropout=self.recipe.dropout))
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self._optimiser.load_state_dict(state["optimiser"])
+            restore_optimiser(self._optimiser, state["optimiser"])
             if isinstance(self._penalise, HankelRegularizer):
                 self._penalise.load_state_dict(state["penalty"])
             self._generator.set_state(state["generator"])
-            self.step_count, self._order, self._noise = state["step"], state["order"], state["noise"]
-            self._loss, self._cost, self._seconds = state["loss"], state["cost"], state["seconds"]
+            self.step_count, self._order, self._noise = state["step"], state["order"], list(state["noise"])
+            self._loss, self._cost, self._seconds = (float(state[key]) for key in ("loss", "cost", "seconds"))
             self.history = [Epoch(**epoch) for epoch in state["history"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"is not the state of this run: {str(error).splitlines()[0]}", where=where) from error
+            self._check_restored()
+        except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"is not the state of this run: {reason:.120}", where=where) from error
+
+    def _check_restored(self) -> None:
+        """Raises an error of any of the kinds `restore` knows, for what would fail in some later step."""
+        if type(self.step_count) is not int or not 0 <= self.step_count <= self.steps:
+            raise ValueError(f"step {self.step_count!r:.80} of {self.steps}")
+        within = self.step_count % self.steps_per_epoch
+        if within and not torch.equal(self._order.sort().values, torch.arange(len(self.inputs))):
+            raise ValueError("an order of other examples")
+        for epoch in self.history:
+            for name, kind in get_type_hints(Epoch).items():
+                value = getattr(epoch, name)
+                if type(value) is not kind:
+                    raise TypeError(f"{name} {value!r:.80} of an epoch")
+        generators = 2 if self.device.type == "cuda" else 1
+        if len(self._noise) != generators:
+            raise ValueError(f"{len(self._noise)} states of generators")
+        torch.Generator().set_state(self._noise[0])
 
     def _sizes(self, slots: tuple[int, ...]) -> Sizes:
         return Sizes(self.task.inputs, self.recipe.width, self.task.classes, slots)

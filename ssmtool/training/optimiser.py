@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -30,6 +32,25 @@ def build_optimiser(model: ReferenceModel, recipe: Recipe) -> torch.optim.AdamW:
         [{"params": params, "lr": rate, "peak": rate, "weight_decay": decay} for params, rate, decay in groups],
         lr=recipe.rate,
     )
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put back what `state_dict` gave of an optimiser of the same parameters; rates and other settings are its own.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, RuntimeError: it is of another one.
+    """
+    found, parameters = saved["state"], [p for group in optimiser.param_groups for p in group["params"]]
+    state = {}
+    for number, parameter in enumerate(parameters):
+        if (entry := found.get(number)) is None:
+            continue
+        moments = {name: entry[name] for name in ("exp_avg", "exp_avg_sq")}
+        step = entry["step"].reshape(())
+        if any(x.shape != parameter.shape or x.dtype != parameter.dtype for x in moments.values()) or not step >= 0:
+            raise ValueError(f"moments of parameter {number}")
+        state[number] = {"step": step, **moments}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 def set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:

@@ -7,7 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from ssmtool.training.tasks._contract import Task, open_task
 from ssmtool.version import __version__
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "safetensors")
+MOST_THREADS = 4096
 SAVE_SECONDS = 60.0  # at most this much work is lost within an epoch
 Progress = Callable[[str, int, int, str], None]
 
@@ -85,14 +86,18 @@ def run_training(
     place = RunFolder(folder)
     if resume and not place.holds_run:
         raise UsageError("holds no run to resume", where=str(folder), remedy="Leave out --resume to start one")
-    recorded = place.record() if place.holds_run else None
-    if recorded is not None and resume:
-        settings = {**recorded["settings"], **settings}
-    task = open_task(str(settings.get("task", "digits")), data)
-    full, recipe = _complete(settings, task)
-    if recorded is not None:
-        compare_settings(recorded["settings"], full, str(folder))
-    with _threads(full["threads"]):
+    if not resume:  # no folder is made for settings that cannot be
+        _complete(settings, open_task(str(settings.get("task", "digits")), data))
+    with ExitStack() as stack:
+        stack.enter_context(place.held())
+        recorded = place.record() if place.holds_run else None
+        if recorded is not None and resume:
+            settings = {**recorded["settings"], **settings}
+        task = open_task(str(settings.get("task", "digits")), data)
+        full, recipe = _complete(settings, task)
+        if recorded is not None:
+            compare_settings(recorded["settings"], full, str(folder))
+        stack.enter_context(_threads(full["threads"]))
         training = Training(
             recipe,
             full["seed"],
@@ -142,6 +147,7 @@ def _publish(training: Training, place: RunFolder, metadata: Mapping[str, str]) 
 def _complete(given: Mapping[str, Any], task: Task) -> tuple[dict[str, Any], Recipe]:
     """All settings, checked, with the recipe they are."""
     settings = {"reg": "none", "truncate": "none", "seed": 0, "device": "auto", "threads": 1, **given}
+    _check_kinds(settings)
     model = settings.pop("model", "s4d")
     if model not in layouts():
         raise UsageError(f"no model {model!r}", remedy=f"Known models: {', '.join(layouts())}")
@@ -163,6 +169,18 @@ def _complete(given: Mapping[str, Any], task: Task) -> tuple[dict[str, Any], Rec
     chosen = {name: value for name, value in asdict(recipe).items() if name not in ("layout", "task")}
     full = {"task": task.spec, "model": model, **{name: settings[name] for name in ("reg", "truncate", "seed")}}
     return {**full, "device": device, "threads": settings["threads"], **chosen}, recipe
+
+
+def _check_kinds(settings: Mapping[str, Any]) -> None:
+    """Settings may come from a file somebody wrote by hand. Raises UsageError for one that is not of its kind."""
+    kinds = {field.name: type(field.default) for field in fields(Recipe) if field.name not in ("layout", "task")}
+    kinds |= {"task": str, "model": str, "reg": str, "truncate": str, "device": str, "seed": int, "threads": int}
+    for name, value in settings.items():
+        kind = kinds.get(name)
+        fits = kind is None or type(value) is kind or (kind is float and type(value) is int)
+        fits = fits and (not isinstance(value, int | float) or abs(value) < 2**63)
+        if not fits or (name == "threads" and not 1 <= value <= MOST_THREADS):
+            raise UsageError(f"the setting {name} is {value!r:.80}", remedy="Give what ssmtool train --help says")
 
 
 def _check_same_ground(record: Mapping[str, Any], training: Training, place: RunFolder) -> None:

@@ -14,21 +14,25 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssmtool.checkpoint import TensorInfo
-from ssmtool.checkpoint.files import read_small, sync, write_all, writing
+from ssmtool.checkpoint.documents import read_object
+from ssmtool.checkpoint.files import reading, regular_size, sync, write_all, writing
 from ssmtool.checkpoint.header import build_header
+from ssmtool.checkpoint.pickle_file import unpickled
+from ssmtool.checkpoint.scratch import hold, release
 from ssmtool.errors import CheckpointError, OutputError, UsageError
 from ssmtool.reference.layouts._contract import ReferenceModel
 
 RECORD, METRICS, MODEL, STATE = "run.json", "metrics.jsonl", "model.safetensors", "state.pt"
 SUFFIX = ".part"  # of a file that is being written
+ANEW = "Train anew in another folder"
 
 
 class RunFolder:
@@ -43,11 +47,16 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._look()
+
+    def _look(self) -> None:
+        path = self.path
         if self.path.exists() and not self.path.is_dir():
             raise OutputError("is not a folder", where=str(path), remedy="Give a folder to write the run to")
         known = {RECORD, METRICS, MODEL, STATE}
         # A process killed before its first record leaves an unfinished file and nothing else.
-        found = [p.name for p in self.path.iterdir() if not p.name.endswith(SUFFIX)] if self.path.is_dir() else []
+        with reading(path):
+            found = [p.name for p in path.iterdir() if not p.name.endswith(SUFFIX)] if path.is_dir() else []
         if found and RECORD not in found:
             raise OutputError(
                 f"holds something else ({sorted(found)[0]})", where=str(path), remedy="Give a new or an empty folder"
@@ -58,15 +67,32 @@ class RunFolder:
             )
         self.holds_run = RECORD in found
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else writes to the folder meanwhile. Raises OutputError if somebody does."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = hold(self.path)
+            except BlockingIOError:
+                raise OutputError(
+                    "is being written to by another training run",
+                    where=str(self.path),
+                    remedy="Wait for it, or write to another folder",
+                ) from None
+        try:
+            self._look()  # another run may have begun and ended since
+            yield
+        finally:
+            release(handle)
+
     def record(self) -> dict[str, Any]:
         """Settings, versions and hashes of the run. Raises CheckpointError if they cannot be read."""
         where = self.path / RECORD
-        try:
-            found = json.loads(read_small(where))
-        except ValueError as error:
-            raise CheckpointError(f"is not JSON: {error}", where=str(where)) from error
-        if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-            raise CheckpointError("is not the record of a training run", where=str(where))
+        found = read_object(where, remedy=ANEW)
+        tables = {name: found.get(name) for name in ("settings", "versions", "hashes")}
+        if not all(isinstance(table, dict) for table in tables.values()) or "data" not in found["hashes"]:
+            raise CheckpointError("is not the record of a training run", where=str(where), remedy=ANEW)
         return found
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -78,13 +104,14 @@ class RunFolder:
         where = self.path / STATE
         if not where.exists():
             return None
+        regular_size(where)
         try:
-            return torch.load(where, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(
-                f"cannot be read: {reason}", where=str(where), remedy="Train anew elsewhere"
-            ) from error
+            found = unpickled(where)
+        except CheckpointError as error:  # a download has another remedy
+            raise CheckpointError(f"cannot be read: it {error.what}", where=str(where), remedy=ANEW) from error
+        if not isinstance(found, dict):
+            raise CheckpointError("is not the state of a training run", where=str(where), remedy=ANEW)
+        return found
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()

@@ -86,7 +86,7 @@ def test_compress_json(run, mamba2, tokens):
         (["compress", "--rank", "4", "--per-layer", "--self", "2"], "--per-layer"),
         (["hsv", "--plot", "a.svg"], "need tokens"),
         (["hsv", "--tokens", "a.npy", "--self", "3"], "--tokens and --self given"),
-        (["hsv", "--tokens", "missing.npy"], "no such file"),
+        (["hsv", "--tokens", "missing.npy"], "No such file"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(run, mamba2, arguments, text):

@@ -136,7 +136,7 @@ def test_files_that_cannot_be_read(read, tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"no array")
     with pytest.raises(CheckpointError, match=r"bad\.npy"):
         read(file=tmp_path / "bad.npy")
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="No such file"):
         read(file=tmp_path / "none.npy")
     with pytest.raises(CheckpointError, match="No such file"):
         read(text=tmp_path / "none.txt", as_bytes=True)

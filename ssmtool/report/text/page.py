@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssmtool.errors import printable
+
 WIDEST = 10_000  # columns of a "terminal" that is a pipe: nothing is wrapped or cut
 TEXT_WIDTH = 100  # of paragraphs, at most
 NAME_WIDTH, TEXT_COLUMN = 12, 9  # narrowest first column and other columns of text
@@ -47,7 +49,7 @@ class Page:
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is."""
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def paragraph(self, text: str, hang: str = "") -> None:
         """Text wrapped at words; further lines start with `hang`."""
@@ -64,7 +66,7 @@ class Page:
             rows: cells.
             left: columns of text, aligned left; the others are numbers.
         """
-        cells = [list(row) for row in rows]
+        cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
         table = Table(
             box=box.SIMPLE_HEAD if self._terminal else None,
             padding=0 if self._terminal else (0, 2, 0, 0),

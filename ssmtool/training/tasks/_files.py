@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from ssmtool.checkpoint.files import read_small
 from ssmtool.errors import DataError
 
+LIMIT = 1 << 30  # bytes of one file, unpacked: more than any of these tasks has
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
 
@@ -36,10 +39,16 @@ def folder_with(data: Path, places: Iterable[str], wanted: str, files: str) -> P
 def read_bytes(path: Path, files: str) -> bytes:
     """Content of a file, unpacked if its name ends in .gz. Raises DataError if it is missing or damaged."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except FileNotFoundError:
-        raise DataError("is missing", where=str(path), remedy=f"Expected: {files}") from None
+        if not path.exists():
+            raise DataError("is missing", where=str(path), remedy=f"Expected: {files}")
+        content = read_small(path, LIMIT)
+        if path.suffix != ".gz":
+            return content
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:  # decompress() would take what it unpacks to
+            content = packed.read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise DataError(f"unpacks to more than {LIMIT} bytes", where=str(path), remedy="Download it again")
+        return content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}", where=str(path), remedy="Download it again") from error
 
