@@ -11,7 +11,7 @@ from ssmtool.checks.kept import kept_rows
 from ssmtool.checks.record import ReducedRow
 from ssmtool.checks.rules._contract import NEEDS_TOKENS, Unmeasured
 from ssmtool.checks.rules._reduction import target
-from ssmtool.checks.would_reduce import would_reduce
+from ssmtool.checks.would_reduce import would_reduce, would_reduce_selective
 from ssmtool.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Bench:
         if self._calibrated is None:
             from ssmtool.pipeline.selective_hsv import calibrated_hsv
 
-            runner, tokens = self._tokens()
+            runner, tokens = self.tokens()
             try:
                 found = calibrated_hsv(self.model, runner, tokens, step=self.step)
                 self._calibrated = {row.layer.name: row.spectra for row in found.layers}
@@ -98,7 +98,7 @@ class Bench:
         if layer.lti or self.source is None:
             return diagnose(self.model, [name], layers=[escape(layer.name)]).sections[name]
         if name not in self._sections:
-            runner, tokens = self._tokens()
+            runner, tokens = self.tokens()
             selective = [other.name for other in self.model.layers if not other.lti]
             found = diagnose(
                 self.model, [name], layers=list(map(escape, selective)), runner=runner, tokens=tokens, step=self.step
@@ -117,7 +117,17 @@ class Bench:
             )
         return self._reduced[place]
 
-    def _tokens(self) -> tuple[Any, Any]:
+    def reduced_selective(self, keys: Mapping[str, Any]) -> dict[str, ReducedRow]:
+        """The same of all selective layers; see `would_reduce_selective`. Raises Unmeasured."""
+        place = target(keys)
+        if place not in self._reduced:
+            try:
+                self._reduced[place] = would_reduce_selective(self, *place)
+            except CalibrationError as error:
+                raise Unmeasured(error.line()) from error
+        return self._reduced[place]
+
+    def tokens(self) -> tuple[Any, Any]:
         """The running model and its tokens. Raises Unmeasured without tokens."""
         if self.source is None:
             raise Unmeasured(NEEDS_TOKENS)
@@ -168,9 +178,12 @@ class Subject:
 
     def reduced(self, keys: Mapping[str, Any]) -> ReducedRow:
         """What compress would make of the layer. Raises Unmeasured."""
+        states = self.layer.order if self.layer.lti else self.layer.slots
+        if keys["rank"] is not None and keys["rank"] > states:
+            raise Unmeasured(f"has {states} states, fewer than rank {keys['rank']}")
         if not self.layer.lti:
-            raise Unmeasured("what compress makes of selective layers rests on a fit: compare with validate")
-        if keys["rank"] is not None and keys["rank"] > self.layer.order:
-            raise Unmeasured(f"has {self.layer.order} states, fewer than rank {keys['rank']}")
+            if not self.layer.options.get("exportable", True):
+                raise Unmeasured("its surroundings are not a causal sequence model: it cannot be reduced")
+            return self.bench.reduced_selective(keys)[self.layer.name]
         linear = [layer for layer in self.group if layer.lti and (keys["rank"] or 0) <= layer.order]
         return self.bench.reduced(linear, keys)[self.layer.name]

@@ -61,6 +61,48 @@ def would_reduce(bench: Bench, group: Sequence[Layer], kind: str, value: float, 
     return rows
 
 
+def would_reduce_selective(bench: Bench, kind: str, value: float) -> dict[str, ReducedRow]:
+    """By name, all selective layers as `compress --refit 0` on the tokens; errors are of the weighted scan output.
+
+    A fit would lower the error, and take minutes. A target that makes nothing smaller leaves layers as they are.
+
+    Raises:
+        CalibrationError: too few tokens for the states.
+        Unmeasured: no tokens.
+    """
+    from ssmtool.errors import ReductionError
+    from ssmtool.pipeline.selective_compress import compress_selective
+    from ssmtool.pipeline.storage import tensor_bytes
+    from ssmtool.selective.refit import RefitOptions
+
+    model = bench.model
+    runner, tokens = bench.tokens()
+    layers = [layer for layer in model.layers if not layer.lti]
+    rows = {}
+    for layer in layers:
+        size = sum(tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
+        states = layer.systems * layer.slots
+        rows[layer.name] = ReducedRow(f"{kind} {value:g}", "balanced", size, size, states, states, 0.0, 0.0)
+    if kind == "rank" and value == max(layer.slots for layer in layers):
+        return rows
+    try:
+        done = compress_selective(
+            model, runner, tokens, None, dry_run=True, options=RefitOptions(steps=0), step=bench.step, **{kind: value}
+        )  # type: ignore[arg-type]
+    except ReductionError as error:
+        return {name: replace(row, reason=error.line()) for name, row in rows.items()}
+    for row in done.layers:
+        rows[row.layer.name] = replace(
+            rows[row.layer.name],
+            bytes_before=row.bytes_before,
+            bytes_after=row.bytes_after,
+            states_after=row.layer.systems * row.states,
+            hinf=row.scan_error,
+            h2=row.scan_error,
+        )
+    return rows
+
+
 def _reductions(
     bench: Bench, group: Sequence[Layer], works: Sequence[ReductionWork]
 ) -> list[tuple[LayerReduction, Result] | str]:

@@ -128,10 +128,10 @@ def command(
     if quiet:
         for finding in found.findings:
             if finding.status in ("error", "warning"):
-                from ssmtool.report.check_facts import lined
+                from ssmtool.errors import printable
 
                 words = f"{finding.status}: {finding.identifier}: {finding.layer or 'model'}: {finding.message}"
-                print(f"ssmtool: {lined(words)}", file=sys.stderr)
+                print(f"ssmtool: {printable(words)}", file=sys.stderr)
     if not found.passed(strict) and not exit_zero:
         raise typer.Exit(1)
 

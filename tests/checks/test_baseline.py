@@ -89,6 +89,13 @@ def test_selective_layers(tmp_path, document):
     rules = ("order.energy=0.9", "sigma_tail.beyond=2", "effective_size.min=0")
     for pairs in compared(model, document("hsv", model, "--tokens", file), rules, source=source).values():
         assert all(then == pytest.approx(now, rel=1e-9) for now, then, _ in pairs)
+    reduced = document("compress", model, "--rank", 4, "--refit", 0, "--dry-run", "--tokens", file)
+    for pairs in compared(model, reduced, ("reduced_size.rank=4", "reduced_error.rank=4"), source=source).values():
+        assert all(then == pytest.approx(now, rel=1e-6) for now, then, _ in pairs)
+    fitted = document("compress", model, "--rank", 4, "--refit", 1, "--dry-run", "--tokens", file)
+    pairs = compared(model, fitted, ("reduced_size.rank=4", "reduced_error.rank=4"), source=source)
+    assert all(then == now for now, then, _ in pairs["reduced_size"])
+    assert all(then is None for _, then, _ in pairs["reduced_error"])
     rules = ("margin.min=-1", "reach.min=0", "convergent.by=tokens")
     for pairs in compared(model, document("diagnose", model, "--tokens", file), rules, source=source).values():
         assert all(then == pytest.approx(now, rel=1e-9) for now, then, _ in pairs)

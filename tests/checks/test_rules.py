@@ -182,7 +182,8 @@ def test_a_target_out_of_reach_is_no_small_model_and_no_small_error(tmp_path):
     path = write(tmp_path / "model.safetensors", {"a": parts(0)})
     (size,) = checked(path, "reduced_size.error=1e-30", 'reduced_size.max="99%"').findings
     (error,) = checked(path, "reduced_error.error=1e-30", "reduced_error.max=1").findings
-    assert (size.status, error.status) in (("error", "skipped"), ("error", "passed"))
+    assert (size.status, error.status) == ("error", "skipped")
+    assert "best reachable" in error.reason
     assert size.value == size.whole
 
 
@@ -221,6 +222,33 @@ def test_selective_layers_on_tokens(mamba, tokens):
     dynamics = sections["token_dynamics"].layers  # type: ignore[attr-defined]
     assert measured("convergent.severity=warn") == [row.regime == "convergent" for row in dynamics]
     assert measured("convergent.by=tokens") == [row.moment.positive == 0 for row in dynamics]
+
+
+def test_selective_layers_are_reduced_on_tokens(mamba, tokens):
+    """As compress --refit 0 does it, all together."""
+    from ssmtool.pipeline.runner import open_runner
+    from ssmtool.pipeline.selective_compress import compress_selective
+    from ssmtool.pipeline.tokens import read_tokens
+    from ssmtool.selective.refit import RefitOptions
+
+    opened = load(mamba)
+    runner = open_runner(opened, "cpu")
+    read = read_tokens(tokens, opened, runner)
+    options = RefitOptions(steps=0)
+    done = compress_selective(opened, runner, read, None, rank=4, dry_run=True, options=options).layers
+
+    def found(*changes):
+        return checked(mamba, *changes, source=tokens, device="cpu").findings
+
+    assert [(f.value, f.whole) for f in found("reduced_size.rank=4")] == [(r.bytes_after, r.bytes_before) for r in done]
+    states = found("reduced_size.rank=4", "reduced_size.of=states")
+    assert [f.value for f in states] == [4 * row.layer.systems for row in done]
+    errors = [f.value for f in found("reduced_error.rank=4")]
+    assert errors == pytest.approx([row.scan_error for row in done], rel=1e-6)  # float32 passes
+    assert [f.value for f in found("reduced_error.rank=16")] == [0, 0]  # as many as there are
+    assert {f.value == f.whole for f in found("reduced_size.energy=0.9999999")} == {True}  # out of reach
+    assert {f.status for f in found("reduced_error.energy=0.9999999", "reduced_error.max=1")} == {"skipped"}
+    assert {f.reason for f in found("reduced_error.rank=17")} == {"has 16 states, fewer than rank 17"}
 
 
 @pytest.mark.parametrize(

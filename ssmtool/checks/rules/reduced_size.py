@@ -32,8 +32,8 @@ def title(keys: Mapping[str, Any]) -> str:
 
 
 def basis(layer: Layer, keys: Mapping[str, Any]) -> Basis:
-    """A dry run of compress."""
-    return "reduction"
+    """A dry run of compress; of selective layers on tokens."""
+    return "reduction" if layer.lti else "tokens"
 
 
 def measure(subject: Subject, keys: Mapping[str, Any]) -> Measurement:
