@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ssmtool.pipeline.portrait import LayerPortrait
-from ssmtool.report.overview.chart import Chart, Series, decades, numbers, span, thinned
+from ssmtool.report.overview.chart import FULL, Chart, Detail, Series, decades, numbers, span, thinned
 from ssmtool.report.text.numbers import plural, sci
-
-
-@dataclass(frozen=True)
-class Detail:
-    """How much of a layer is drawn: points of a line, poles."""
-
-    points: int
-    poles: int
-
-
-FULL, MANY = Detail(220, 400), Detail(100, 130)
-MANY_LAYERS = 12  # more than these are drawn with less detail
 
 
 def pole_map(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
