@@ -63,10 +63,10 @@ def _calibrated_decay(row: LayerPortrait) -> Chart:
         relative = np.median(spectrum.values / spectrum.values[:, :1].clip(min=1e-300), axis=0)
         states = np.arange(1, len(relative) + 1)
         error = spectrum.errors[:-1]
+        series.append(Series("line", numbers(states), numbers(relative), f"sₖ/s₁{which}", 0, dash=2 * k))
         series.append(
             Series("line", numbers(range(len(error))), numbers(error), f"predicted error with k kept{which}", 1, dash=1)
         )
-        series.append(Series("line", numbers(states), numbers(relative), f"sₖ/s₁{which}", 0, dash=2 * k))
         shown += [*relative.tolist(), *error.tolist()]
     states = row.layer.slots
     size = row.calibration.spectra[0].size(0.01)
