@@ -69,7 +69,7 @@ def _calibrated_decay(row: LayerPortrait) -> Chart:
         )
         shown += [*relative.tolist(), *error.tolist()]
     states = row.layer.slots
-    size = row.calibration.spectra[0].size(0.01)
+    size = max(spectrum.size(0.01) for spectrum in row.calibration.spectra)
     alt = (
         f"Calibrated Hankel singular values of {row.layer.name}, {states} states: {size} are predicted to leave an "
         "error of 1 %"

@@ -246,9 +246,10 @@ def _heat(heat: Heat) -> Markup:
         levels = [_level(v, heat.lowest) for v in heat.values[i]]
         for j in range(1, columns + 1):
             if j == columns or levels[j] != levels[start]:
-                if levels[start] is not None:
+                level = levels[start]
+                if level is not None:
                     x, y = left + start * step, top + i * cell
-                    paths.setdefault(levels[start], []).append(
+                    paths.setdefault(level, []).append(
                         f"M{x:.1f} {y:.1f}h{(j - start) * step:.1f}v{cell - 1:.1f}H{x:.1f}Z"
                     )
                 start = j

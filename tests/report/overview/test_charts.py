@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from ssmtool.report.overview.svg import draw, legend
 
 
 def chart(*series: Series, **options) -> Chart:
-    options = {"x_range": (0.0, 10.0), "y_range": (0.0, 1.0)} | options
-    return Chart("title", "what it shows", "x", "y", series, **options)
+    return replace(Chart("title", "what it shows", "x", "y", series, (0.0, 10.0), (0.0, 1.0)), **options)
 
 
 @pytest.mark.parametrize(
