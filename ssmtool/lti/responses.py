@@ -89,9 +89,9 @@ def _closed(system: DiagonalSystem, s: int) -> tuple[NDArray, NDArray, NDArray]:
 def _narrow(C: NDArray, B: NDArray) -> tuple[NDArray, NDArray]:
     """C and B with at most N outputs and inputs: orthonormal factors change neither norm."""
     if C.shape[0] > C.shape[1]:
-        C = np.linalg.qr(C, mode="r")
+        C = np.asarray(np.linalg.qr(C, mode="r"))
     if B.shape[1] > B.shape[0]:
-        B = np.linalg.qr(B.conj().T, mode="r").conj().T
+        B = np.asarray(np.linalg.qr(B.conj().T, mode="r")).conj().T
     return C, B
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.analyses._linear import eigenvalues, horizon
 from ssmtool.errors import UsageError
@@ -29,7 +30,7 @@ class Poles:
         total: how many the layer stores in all systems.
     """
 
-    values: np.ndarray
+    values: NDArray[np.complexfloating]
     systems: int
     total: int
 
@@ -66,7 +67,7 @@ def sample_poles(system: System, limit: int = POLES) -> Poles:
     logs = eigenvalues(take(system, chosen))
     if logs.shape[1] > limit:
         logs = logs[:, np.linspace(0, logs.shape[1] - 1, limit).round().astype(int)]
-    values = np.exp(logs).ravel()
+    values: NDArray[np.complexfloating] = np.exp(logs).ravel()
     if not isinstance(system, DiagonalSystem):
         values = values[values.imag >= 0]
     return Poles(values.real + 1j * np.abs(values.imag), count, stored * system.systems)

@@ -40,7 +40,8 @@ def report(tmp_path_factory) -> Path:
     tensors, _ = plugins.load("ssmtool.families", "s4d").tiny("s4d", 0)
     save_file({name: np.array(x, order="C") for name, x in tensors.items()}, folder / "model.safetensors")
     model = ssmtool.load(folder / "model.safetensors")
-    reduced = ssmtool.load(ssmtool.compress(model, folder / "reduced.safetensors", rank=2).output)
+    ssmtool.compress(model, folder / "reduced.safetensors", rank=2)
+    reduced = ssmtool.load(folder / "reduced.safetensors")
     save_report(view(portrait(model, reduced, ranks=(3,)), "ssmtool report"), folder / "report.html")
     return folder / "report.html"
 

@@ -56,7 +56,8 @@ def test_selective_models(run, mamba2, tmp_path):
 def size(path) -> tuple[float, float]:
     """Inches of an SVG."""
     root = xml.parse(path).getroot()
-    return tuple(float(root.get(name, "").removesuffix("pt")) / 72 for name in ("width", "height"))
+    width, height = (float(root.get(name, "").removesuffix("pt")) / 72 for name in ("width", "height"))
+    return width, height
 
 
 @pytest.mark.parametrize(

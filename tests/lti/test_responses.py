@@ -40,9 +40,8 @@ def test_gains_are_norms_of_the_transform_of_the_impulse_response(system):
 
 def test_a_slow_mode_keeps_its_gain_at_a_low_frequency():
     # G(e^{iw}) = 1 / (1 - e^{a - iw}), about 1 / (w i - a): 1e9 / sqrt(2)
-    system = DiagonalSystem(
-        *(np.array(x, complex) for x in ([[-1e-9]], [[[1.0]]], [[[1.0]]])), np.zeros((1, 1, 1)), True
-    )
+    one = np.ones((1, 1, 1), np.complex128)
+    system = DiagonalSystem(np.full((1, 1), -1e-9 + 0j), one, one, np.zeros((1, 1, 1)), real=True)
     np.testing.assert_allclose(gains(system, np.array([1e-9])), 1e9 / np.sqrt(2), rtol=1e-8)
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from ssmtool.pipeline.portrait import LayerPortrait, Portrait, states_of
 from ssmtool.report.facts import orders
-from ssmtool.report.overview.chart import Picture
+from ssmtool.report.overview.chart import FULL, MANY, MANY_LAYERS, Detail, Picture
 from ssmtool.report.overview.comparison import comparison_part
 from ssmtool.report.overview.decay import heat_map, layer_decay
 from ssmtool.report.overview.diagnosis import diagnosis_parts
 from ssmtool.report.overview.provenance import provenance_part
 from ssmtool.report.overview.ranks import rank_grid, ranks_of
-from ssmtool.report.overview.responses import FULL, MANY, MANY_LAYERS, Detail, frequency_chart, impulse_chart, pole_map
+from ssmtool.report.overview.responses import frequency_chart, impulse_chart, pole_map
 from ssmtool.report.overview.view import Cell, Grid, LayerPart, Part, View, grid
 from ssmtool.report.overview.words import summary
 from ssmtool.report.text.numbers import plural, sci, shape, size, spread
@@ -60,7 +60,7 @@ def _layer(row: LayerPortrait, detail: Detail) -> LayerPart:
         f"{plural(states_of(layer), 'state')} per {per}, {size(row.bytes)}"
     )
     drawn: list[Picture | None] = [
-        layer_decay(row),
+        layer_decay(row, detail),
         pole_map(row, detail),
         impulse_chart(row, detail),
         frequency_chart(row, detail),

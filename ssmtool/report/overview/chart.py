@@ -92,6 +92,18 @@ class Heat:
 Picture = Chart | Heat
 
 
+@dataclass(frozen=True)
+class Detail:
+    """How much of a layer is drawn: points of a line, poles."""
+
+    points: int
+    poles: int
+
+
+FULL, MANY = Detail(220, 400), Detail(80, 110)
+MANY_LAYERS = 12  # more than these are drawn with less detail: a page stays small
+
+
 def numbers(values: Iterable[float] | np.ndarray) -> tuple[float, ...]:
     """Plain floats; what is infinite is a gap."""
     return tuple(float(v) if math.isfinite(v) else math.nan for v in values)

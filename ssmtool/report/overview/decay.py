@@ -9,30 +9,29 @@ import numpy as np
 from ssmtool.pipeline.portrait import LayerPortrait, Portrait
 from ssmtool.report.curves import Band, curves
 from ssmtool.report.facts import scale
-from ssmtool.report.overview.chart import Chart, Heat, Series, decades, numbers
+from ssmtool.report.overview.chart import FULL, Chart, Detail, Heat, Series, decades, numbers
 from ssmtool.report.text.numbers import plural, sci
 
 FLOOR = 1e-12  # of the largest value: no axis goes further down
 COLUMNS = 96  # of the heat map, at most
-POINTS = 160  # of a line
 LOWEST = -8.0  # decades of the heat map
 
 
-def layer_decay(row: LayerPortrait) -> Chart | None:
+def layer_decay(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
     """sigma_k / sigma_1 and the bound of a linear layer; calibrated values and predicted error of a selective one."""
     if row.spectrum is not None:
-        return _linear_decay(row)
+        return _linear_decay(row, detail)
     if row.calibration is not None and row.calibration.spectra:
         return _calibrated_decay(row)
     return None
 
 
-def _linear_decay(row: LayerPortrait) -> Chart:
+def _linear_decay(row: LayerPortrait, detail: Detail) -> Chart:
     from ssmtool.pipeline.model import LayerSpectrum
 
     assert row.spectrum is not None
     found = curves(LayerSpectrum(row.layer, row.spectrum))
-    sigma, bound = _thin(found.sigma), _thin(found.bound)
+    sigma, bound = _thin(found.sigma, detail), _thin(found.bound, detail)
     several = found.systems > 1
     series = [*_bands(bound, 1, several), *_bands(sigma, 0, several)]
     series += [
@@ -64,13 +63,13 @@ def _calibrated_decay(row: LayerPortrait) -> Chart:
         relative = np.median(spectrum.values / spectrum.values[:, :1].clip(min=1e-300), axis=0)
         states = np.arange(1, len(relative) + 1)
         error = spectrum.errors[:-1]
+        series.append(Series("line", numbers(states), numbers(relative), f"sₖ/s₁{which}", 0, dash=2 * k))
         series.append(
             Series("line", numbers(range(len(error))), numbers(error), f"predicted error with k kept{which}", 1, dash=1)
         )
-        series.append(Series("line", numbers(states), numbers(relative), f"sₖ/s₁{which}", 0, dash=2 * k))
         shown += [*relative.tolist(), *error.tolist()]
     states = row.layer.slots
-    size = row.calibration.spectra[0].size(0.01)
+    size = max(spectrum.size(0.01) for spectrum in row.calibration.spectra)
     alt = (
         f"Calibrated Hankel singular values of {row.layer.name}, {states} states: {size} are predicted to leave an "
         "error of 1 %"
@@ -80,10 +79,11 @@ def _calibrated_decay(row: LayerPortrait) -> Chart:
     )
 
 
-def _thin(band: Band) -> Band:
-    if len(band.x) <= POINTS:
+def _thin(band: Band, detail: Detail) -> Band:
+    """Fewer states, at equal distances: the curves fall smoothly."""
+    if len(band.x) <= detail.points:
         return band
-    chosen = np.unique(np.linspace(0, len(band.x) - 1, POINTS).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(band.x) - 1, detail.points).round().astype(int))
     return Band(band.x[chosen], band.quantiles[:, chosen])
 
 

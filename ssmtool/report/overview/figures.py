@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rcParams
@@ -103,7 +104,8 @@ def margins(picture: Picture, width: float) -> tuple[float, float, float, float]
 
 def _points(size: str) -> float:
     """A font size of the style, or a relative one, in points."""
-    return FontProperties(size=rcParams.get(size, size)).get_size_in_points()
+    known: Any = rcParams
+    return FontProperties(size=known.get(size, size)).get_size_in_points()
 
 
 def _said(chart: Chart) -> list[str]:

@@ -23,7 +23,7 @@ def html(view: View) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     environment = jinja2.Environment(
         autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=_visible,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
@@ -43,8 +43,13 @@ def html(view: View) -> str:
     )
 
 
+def _visible(value: object) -> object:
+    """What a template writes: plain text with everything invisible spelled out; markup of our own as it is."""
+    return printable(value) if type(value) is str else value
+
+
 def _asset(name: str) -> str:
-    return files("ssmtool.report.overview").joinpath("assets", name).read_text(encoding="utf-8")
+    return (files("ssmtool.report.overview") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -43,10 +43,10 @@ class _Paper:
             self.turn()
         self._y -= height
         self._used = True
-        kind = {"family": [family, "DejaVu Sans"]} if family else {}
-        self._figure.text(
-            _LEFT / PAGE[0], self._y / PAGE[1], line, fontsize=size, fontweight="bold" if bold else "normal", **kind
-        )
+        written = self._figure.text(_LEFT / PAGE[0], self._y / PAGE[1], line, fontsize=size)
+        written.set_fontweight("bold" if bold else "normal")
+        if family:
+            written.set_fontfamily([family, "DejaVu Sans"])
 
     def paragraph(self, words: str, size: float = 9.0, indent: str = "") -> None:
         """Words in lines."""

@@ -13,24 +13,33 @@ from ssmtool.report.facts import scale
 from ssmtool.report.overview.view import Cell, Grid, RankLayer, Ranks, grid
 from ssmtool.report.text.numbers import percent, sci, size
 
-TOLERANCE = 1e-2  # relative: where the slider starts, and what the summary speaks of
+BOUND, PREDICTED = 1e-2, 1e-1  # relative: what the summary speaks of, of linear and of selective models
 _DIGITS = 3  # of a bound on the page
 
 
 def ranks_of(found: Portrait) -> Ranks:
-    """The slider's numbers. It starts at the least rank whose bound is at most TOLERANCE in every layer."""
+    """The slider's numbers. It starts at the least rank that keeps the tolerance in every layer, or in the middle."""
     ranks = found.ranks
     layers = tuple(_layer(row, ranks) for row in found.layers)
     known = [layer for layer in layers if any(b is not None for b in layer.bound)]
     total = found.model.checkpoint.data_bytes
-    start = next(
-        (i for i in range(len(ranks)) if known and all((_at(layer, i) or 0.0) <= TOLERANCE for layer in known)),
-        len(ranks) // 2,
+    linear = any(not layer.selective for layer in layers)
+    selective = any(layer.selective for layer in layers)
+    tolerance = BOUND if linear else PREDICTED
+    enough = [i for i in range(len(ranks) - 1) if known and all(_at(layer, i) <= tolerance for layer in known)]
+    return Ranks(
+        ranks,
+        enough[0] if enough else len(ranks) // 2,
+        layers,
+        total - sum(row.bytes for row in found.layers),
+        total,
+        "system or channel" if linear and selective else "system" if linear else "channel",
+        "bound or predicted error" if linear and selective else "bound" if linear else "predicted error",
+        tolerance,
     )
-    return Ranks(ranks, start, layers, total - sum(row.bytes for row in found.layers), total)
 
 
-def _at(layer: RankLayer, i: int) -> float | None:
+def _at(layer: RankLayer, i: int) -> float:
     value = layer.bound[i]
     return math.inf if value is None else value
 

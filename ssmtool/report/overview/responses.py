@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmtool.pipeline.portrait import LayerPortrait
-from ssmtool.report.overview.chart import Chart, Series, decades, numbers, span, thinned
+from ssmtool.report.overview.chart import FULL, Chart, Detail, Kind, Series, decades, numbers, span, thinned
 from ssmtool.report.text.numbers import plural, sci
-
-
-@dataclass(frozen=True)
-class Detail:
-    """How much of a layer is drawn: points of a line, poles."""
-
-    points: int
-    poles: int
-
-
-FULL, MANY = Detail(220, 400), Detail(100, 130)
-MANY_LAYERS = 12  # more than these are drawn with less detail
 
 
 def pole_map(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
@@ -49,16 +37,16 @@ def pole_map(row: LayerPortrait, detail: Detail = FULL) -> Chart | None:
     )  # fmt: skip
 
 
-def _some(values: np.ndarray, limit: int) -> np.ndarray:
+def _some(values: NDArray[np.complexfloating], limit: int) -> NDArray[np.complexfloating]:
     """At most so many, neighbours beside each other: the way between them is short on the page, and in the file."""
     if len(values) > limit:
         values = values[np.linspace(0, len(values) - 1, limit).round().astype(int)]
     return values[np.argsort(np.angle(values), kind="stable")]
 
 
-def _points(kind, upper: np.ndarray, label: str, tone: int) -> Series:
+def _points(kind: Kind, upper: NDArray[np.complexfloating], label: str, tone: int) -> Series:
     paired = upper[upper.imag > 0]
-    both = np.concatenate([upper, paired[::-1].conj()])
+    both: NDArray[np.complexfloating] = np.concatenate([upper, paired[::-1].conj()])
     return Series(kind, numbers(both.real), numbers(both.imag), label, tone)
 
 

@@ -155,15 +155,15 @@ class _Pen:
     def __init__(self) -> None:
         self._at, self._parts, self._command = (0, 0), [], ""
 
-    def to(self, point: Point, lifted: bool, mark: str = "") -> None:
-        """Go on to a point; `mark` is drawn there and comes back to it."""
+    def to(self, point: Point, lifted: bool, mark: str = "", end: tuple[int, int] = (0, 0)) -> None:
+        """Go on to a point; `mark` is drawn there and ends `end` tenths away from it."""
         x, y = round(10 * point[0]), round(10 * point[1])
         step = _tenths(x - self._at[0]) + _joined(_tenths(y - self._at[1]))
         command = "m" if lifted else "l"
         # numbers that follow an m or an l without a letter are lines
         plain = command == "l" and self._command == "l" and not mark
         self._parts.append((_joined(step) if plain else command + step) + mark)
-        self._at, self._command = (x, y), "" if mark else "l"
+        self._at, self._command = (x + end[0], y + end[1]), "" if mark else "l"
 
     def path(self) -> str:
         return "".join(self._parts)
@@ -181,12 +181,12 @@ def _joined(number: str) -> str:
     return number if number.startswith("-") else " " + number
 
 
-def _marks(points: Iterable[Point | None], mark: str) -> str:
-    """The mark at every point."""
+def _marks(points: Iterable[Point | None], mark: str, end: tuple[int, int] = (0, 0)) -> str:
+    """The mark at every point; it ends so many tenths away."""
     pen = _Pen()
     for point in points:
         if point is not None:
-            pen.to(point, True, mark)
+            pen.to(point, True, mark, end)
     return pen.path()
 
 
@@ -204,7 +204,7 @@ def _stairs(points: Sequence[Point | None]) -> list[Point | None]:
 
 
 def _cross(series: Series, points: Iterable[Point | None]) -> str:
-    marks = _marks((None if p is None else (p[0] - 2.5, p[1] - 2.5) for p in points), "l5 5m0-5l-5 5m0-5")
+    marks = _marks((None if p is None else (p[0] - 3, p[1]) for p in points), "h6m-3-3v6", (30, 30))
     return f'<path class="{_look(series)}" d="{marks}"/>'
 
 
@@ -246,9 +246,10 @@ def _heat(heat: Heat) -> Markup:
         levels = [_level(v, heat.lowest) for v in heat.values[i]]
         for j in range(1, columns + 1):
             if j == columns or levels[j] != levels[start]:
-                if levels[start] is not None:
+                level = levels[start]
+                if level is not None:
                     x, y = left + start * step, top + i * cell
-                    paths.setdefault(levels[start], []).append(
+                    paths.setdefault(level, []).append(
                         f"M{x:.1f} {y:.1f}h{(j - start) * step:.1f}v{cell - 1:.1f}H{x:.1f}Z"
                     )
                 start = j

@@ -113,6 +113,9 @@ class Ranks:
         layers: see `RankLayer`.
         other: bytes of everything but these layers.
         total: bytes of the checkpoint.
+        per: what a rank is counted in: system, channel, or either.
+        named: what `RankLayer.bound` is called.
+        tolerance: of it, for which the summary counts states and at which the slider starts.
     """
 
     ranks: tuple[int, ...]
@@ -120,6 +123,9 @@ class Ranks:
     layers: tuple[RankLayer, ...]
     other: int
     total: int
+    per: str
+    named: str
+    tolerance: float
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ssmtool.pipeline.portrait import LayerPortrait, Portrait
 from ssmtool.report.facts import layer_share, share
-from ssmtool.report.overview.ranks import TOLERANCE, least_rank, total_bytes
+from ssmtool.report.overview.ranks import least_rank, total_bytes
 from ssmtool.report.overview.view import Ranks
 from ssmtool.report.text.numbers import percent, plural, size, sizes
 
@@ -20,7 +21,7 @@ def summary(found: Portrait, ranks: Ranks) -> tuple[str, ...]:
     said += _stability(found.layers)
     said += _reduced(found)
     said += _language(found)
-    return tuple(said)
+    return tuple(re.sub(r"(?<=\d) (?=%|[kMG]?B\b)", "\u00a0", text) for text in said)  # no unit begins a line
 
 
 def _what(found: Portrait) -> str:
@@ -43,7 +44,7 @@ def _droppable(found: Portrait, ranks: Ranks) -> list[str]:
     known = [layer for layer in ranks.layers if any(b is not None for b in layer.bound)]
     if not known:
         return []
-    needed = [(layer, least_rank(layer, ranks.ranks, TOLERANCE)) for layer in known]
+    needed = [(layer, least_rank(layer, ranks.ranks, ranks.tolerance)) for layer in known]
     kept = [layer.order if rank is None else rank for layer, rank in needed]
     stored = [layer.order for layer in known]
     spared = 1 - sum(kept) / sum(stored)
@@ -51,9 +52,11 @@ def _droppable(found: Portrait, ranks: Ranks) -> list[str]:
     what = "a predicted error" if selective else "an error bound" if not any(x.selective for x in known) else "an error"
     of = "of its output" if selective else "relative to σ₁"
     if spared < 0.01:
-        return [f"For {what} of {TOLERANCE:g} {of} nearly all states are needed: there is little to drop for nothing."]
+        return [
+            f"For {what} of {ranks.tolerance:g} {of} nearly all states are needed: there is little to drop for nothing."
+        ]
     text = (
-        f"For {what} of {TOLERANCE:g} {of} in every layer, {percent(spared, 1)} of the states can go: "
+        f"For {what} of {ranks.tolerance:g} {of} in every layer, {percent(spared, 1)} of the states can go: "
         f"{_range(kept)} of {_range(stored)} per {'channel' if selective else 'system'} are needed."
     )
     most = max(kept)
@@ -70,7 +73,7 @@ def _extremes(ranks: Ranks) -> list[str]:
     needed = [
         (rank / layer.order, layer.name, rank, layer.order)
         for layer in ranks.layers
-        if (rank := least_rank(layer, ranks.ranks, TOLERANCE)) is not None and layer.order
+        if (rank := least_rank(layer, ranks.ranks, ranks.tolerance)) is not None and layer.order
     ]
     if len(needed) < 2:
         return []

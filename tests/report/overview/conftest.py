@@ -29,7 +29,8 @@ def linear(tmp_path_factory) -> Portrait:
     tensors, _ = plugins.load("ssmtool.families", "s4d").tiny("s4d", 0)
     save_file({key: np.array(x, order="C") for key, x in tensors.items()}, folder / "model.safetensors")
     model = ssmtool.load(folder / "model.safetensors")
-    reduced = ssmtool.load(ssmtool.compress(model, folder / "reduced.safetensors", rank=2).output)
+    ssmtool.compress(model, folder / "reduced.safetensors", rank=2)
+    reduced = ssmtool.load(folder / "reduced.safetensors")
     return portrait(model, reduced, ranks=(4,))
 
 

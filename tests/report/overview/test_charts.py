@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from ssmtool.report.overview.svg import draw, legend
 
 
 def chart(*series: Series, **options) -> Chart:
-    options = {"x_range": (0.0, 10.0), "y_range": (0.0, 1.0)} | options
-    return Chart("title", "what it shows", "x", "y", series, **options)
+    return replace(Chart("title", "what it shows", "x", "y", series, (0.0, 10.0), (0.0, 1.0)), **options)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,10 @@ def walked(path: str) -> list[list[tuple[float, float]]]:
     """Absolute points of a path of m, l and h, relative ones, in one list per stroke."""
     strokes: list[list[tuple[float, float]]] = []
     x = y = 0.0
-    for command, rest in re.findall(r"([mlh])([^mlhZ]*)", path):
+    for command, rest in re.findall(r"([mlhv])([^mlhvZ]*)", path):
         numbers = [float(n) for n in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", rest)]
-        steps = [(n, 0.0) for n in numbers] if command == "h" else list(zip(numbers[::2], numbers[1::2], strict=True))
+        steps = list(zip(numbers[::2], numbers[1::2], strict=True)) if command in "ml" else []
+        steps += [(n, 0.0) if command == "h" else (0.0, n) for n in numbers if command in "hv"]
         for k, (dx, dy) in enumerate(steps):
             x, y = x + dx, y + dy
             if command == "m" and k == 0:
@@ -124,7 +125,7 @@ def test_points_and_crosses_are_where_the_numbers_say():
     crosses = drawn(Series("cross", xs, ys))
     assert [len(stroke) for stroke in points] == [2, 2, 2]  # a line of no length, which a round cap makes a dot
     assert all(a == b for a, b in points)
-    middles = [np.mean(stroke[:2], axis=0) for stroke in crosses if len(stroke) == 2 and stroke[0][0] < stroke[1][0]]
+    middles = [np.mean(stroke, axis=0) for stroke in crosses if stroke[0][1] == stroke[-1][1]]  # the level bars
     np.testing.assert_allclose(middles, [stroke[0] for stroke in points], atol=0.11)
 
 

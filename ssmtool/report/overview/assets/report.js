@@ -154,9 +154,9 @@
         mark.setAttribute("transform", `translate(${x.toFixed(1)} 0)`);
       }
     });
-    const parts = [`${rank} states kept per system, ${percent(states, all_states)} of all`];
+    const parts = [`${rank} states kept per ${data.per}, ${percent(states, all_states)} of all`];
     if (bytes !== null) parts.push(`checkpoint ${size(bytes)}, ${percent(bytes, data.total)} of its size`);
-    if (worst !== null) parts.push(`largest bound ${said(worst.bound)}${worst.weight ? ` in ${worst.name}` : ""}`);
+    if (worst !== null) parts.push(`largest ${data.named} ${said(worst.bound)}${worst.weight ? ` in ${worst.name}` : ""}`);
     if (largest !== null) parts.push(`largest measured error ${said(largest[1])}, at ${largest[0]}`);
     $("#rank-now").textContent = `${parts.join("; ")}.`;
     slider.setAttribute("aria-valuetext", `${rank} states`);
