@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class Command:
 
 TRAIN = ("--width", "4", "--depth", "1", "--slots", "3", "--epochs", "2", "--batch", "256")
 REFINE = ("--refine", "40", "--final", "40", "--calibrate", "inputs.npy")
-OUT, PART = "out.safetensors", "out.safetensors"
+OUT = "out.safetensors"
 
 COMMANDS = {
     "compress": Command(("compress", "s4d.safetensors", "--rank", "2", "-o", OUT, "--no-cache"), (OUT,)),
@@ -51,11 +50,15 @@ COMMANDS = {
     "refine": Command(
         ("compress", "ref.safetensors", "--rank", "4", *REFINE, "-o", OUT), (OUT,), keeps=(".out.safetensors.refine",)
     ),
-    "train": Command(("train", "-o", "run", *TRAIN), ("run",), again=True, same=("run/model.safetensors",), keeps=("run",)),
+    "train": Command(
+        ("train", "-o", "run", *TRAIN), ("run",), again=True, same=("run/model.safetensors",), keeps=("run",)
+    ),
     "realize": Command(("realize", "kernel.npy", "--rank", "4", "-o", OUT), (OUT,)),
     "identify": Command(("identify", "u.npy", "y.npy", "--order", "2", "-o", OUT), (OUT,)),
     "hsv": Command(
-        ("hsv", "s4d.safetensors", "--csv", "hsv.csv", "--plot", "hsv.svg", "--no-cache"), ("hsv.csv", "hsv.svg"), again=True
+        ("hsv", "s4d.safetensors", "--csv", "hsv.csv", "--plot", "hsv.svg", "--no-cache"),
+        ("hsv.csv", "hsv.svg"),
+        again=True,
     ),
     "hsv_png": Command(("hsv", "s4d.safetensors", "--plot", "hsv.png", "--no-cache"), ("hsv.png",), again=True),
     "check": Command(
@@ -65,7 +68,9 @@ COMMANDS = {
         same=("check.md",),
     ),
     "diagnose": Command(
-        ("diagnose", "s4d.safetensors", "--section", "timescales", "--plot", "parts.svg"), ("parts.svg",), again=True
+        ("diagnose", "s4d.safetensors", "--section", "timescales", "--plot", "parts.svg"),
+        ("parts.svg",),
+        again=True,
     ),
     "selective_refit": Command(
         ("compress", "mamba", "--rank", "4", "--refit", "6", "--tokens", "tokens.npy", "-o", "out"), ("out",)
@@ -74,7 +79,9 @@ COMMANDS = {
         ("compress", "mamba2", "--rank", "8", "--export", "projected", "--tokens", "tokens.npy", "-o", "out"), ("out",)
     ),
     "selective_hsv": Command(
-        ("hsv", "mamba", "--tokens", "tokens.npy", "--csv", "hsv.csv", "--plot", "hsv.svg"), ("hsv.csv", "hsv.svg"), again=True
+        ("hsv", "mamba", "--tokens", "tokens.npy", "--csv", "hsv.csv", "--plot", "hsv.svg"),
+        ("hsv.csv", "hsv.svg"),
+        again=True,
     ),
     "drop_blocks": Command(
         ("compress", "mamba", "--drop-blocks", "1", "--tokens", "tokens.npy", "-o", "out"), ("out",)
@@ -124,9 +131,6 @@ def sharded(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     (folder / "config.json").write_text('{"model_type": "toy"}')
     (folder / "README.md").write_text("# Toy\n\n## Use\n\ntext\n")
     (folder / "more" / "vocab.txt").write_text("a\nb\n")
-
-
-Verify = Callable[[Path], None]
 
 
 def verify(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Commands killed with SIGKILL at random moments: what they write is absent or complete, and they can be run again.
 
-FAULT_KILLS (default 15) are shared out among the commands; `make faults` makes 200 of them, with other moments each time.
+FAULT_KILLS (default 15) are shared out among the commands; `make faults` makes 200, with other moments each time.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -73,8 +74,6 @@ def _repeated(made: dict[str, str], command: Command) -> list[str]:
 
 def _remove(work: Path, command: Command, keeping: bool = False) -> None:
     """What the command left, results and, unless `keeping`, what it would go on from."""
-    import shutil
-
     for name in (*command.results, *(() if keeping else command.keeps)):
         path = work / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

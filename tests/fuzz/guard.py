@@ -1,4 +1,4 @@
-"""What a reader may do with a hostile file: succeed, or raise one line of ours. Nothing else, and nothing on the side."""
+"""What a reader may do with a hostile file: succeed, or raise one line of ours; and nothing on the side."""
 
 from __future__ import annotations
 
@@ -113,16 +113,19 @@ def refused_or_read(call: Callable[[Path], Any], folder: Path) -> str:
     Returns:
         the line of its refusal, "" if it read the file.
     """
-    before, line = contents(folder), ""
+    before, refusal = contents(folder), None
     with watched(), limited(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers that overflow on the way to a refusal
         try:
             call(folder)
         except SsmtoolError as error:
-            line = error.line()
-            assert error.exit_code == 2
-            assert line
-            assert "\n" not in line
-            assert line.isprintable(), f"what a file says reaches the terminal unescaped: {line!r}"
+            refusal = error
     assert contents(folder) == before, "a file was changed or left behind"
+    if refusal is None:
+        return ""
+    line = refusal.line()
+    assert refusal.exit_code == 2
+    assert line
+    assert "\n" not in line
+    assert line.isprintable(), f"what a file says reaches the terminal unescaped: {line!r}"
     return line

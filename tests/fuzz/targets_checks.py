@@ -36,10 +36,12 @@ layers = ["*.0"]
 """
 
 TOML = (
-    b"[check]\n", b"[check.rules.order]\n", b"[[check.rules.order]]\n", b"max = nan\n", b"max = inf\n", b"max = 1e400\n", b"max = -1\n",
+    b"[check]\n", b"[check.rules.order]\n", b"[[check.rules.order]]\n", b"max = nan\n", b"max = inf\n",
+    b"max = 1e400\n", b"max = -1\n",
     b"max = [1, 2]\n", b'max = "5 %"\n', b'max = ""\n', b"max = 2024-01-01\n", b"layers = 3\n", b'layers = "["\n',
     b"a.b.c = 1\n", b'"" = 1\n', b"energy = true\n", b"x = " + b"[" * 3000, b"x = {" * 900, b"'''", b'"""', b"\\u0000",
-    b"\x1b[2J", b"\xff", b"max = " + b"9" * 5000 + b"\n", b'severity = "fatal"\n', b"baseline = 7\n", b'tokens = "\\u0000"\n',
+    b"\x1b[2J", b"\xff", b"max = " + b"9" * 5000 + b"\n", b'severity = "fatal"\n', b"baseline = 7\n",
+    b'tokens = "\\u0000"\n',
     b"rules = 1\n", b"[tool.ssmtool.check]\n",
 )  # fmt: skip
 
