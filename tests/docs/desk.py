@@ -149,7 +149,8 @@ def _python(page: str) -> list[Block]:
 def _written(block: Block) -> set[str]:
     """Names of files that a Python block writes: what is saved or compressed to, not what is loaded on the way."""
     text = re.sub(r'load\w*\("[^"]*"', "", block.marks.get("before", "") + "\n" + block.text)
-    return {*re.findall(r'(?:save|compress)\w*\([^"\n]*"([\w./-]+)"', text), block.marks.get("file", "")}
+    calls = re.findall(r"(?:save|compress)\w*\(.*", text)
+    return {*re.findall(r'(?<!=)"([\w./-]+)"', "\n".join(calls)), block.marks.get("file", "")}
 
 
 def _is_path(arg: str) -> bool:

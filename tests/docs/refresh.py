@@ -33,13 +33,13 @@ def refresh(page: str, desk: Desk) -> None:
                 continue
             # In an indented block the lines of the page have four spaces more than the output.
             for margin in ("", "    "):
-                old, new = (_indent(piece.strip("\n"), margin) for piece in (step.shown, came))
+                old, new = (_indent(f"$ {step.line}\n{piece.strip()}", margin) for piece in (step.shown, came))
                 if text.count(old) == 1:
                     text = text.replace(old, new)
                     print(f"{block.name}: $ {step.line}: written")
                     break
             else:
-                print(f"{block.name}: $ {step.line}: not written, its lines are not unique in the page")
+                print(f"{block.name}: $ {step.line}: not written, its lines are not in the page as they are, or twice")
     (TOP / page).write_text(text, encoding="utf-8")
 
 
