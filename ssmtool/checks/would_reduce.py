@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssmtool.checks.record import ReducedRow
 
@@ -85,10 +85,10 @@ def would_reduce_selective(bench: Bench, kind: str, value: float) -> dict[str, R
         rows[layer.name] = ReducedRow(f"{kind} {value:g}", "balanced", size, size, states, states, 0.0, 0.0)
     if kind == "rank" and value == max(layer.slots for layer in layers):
         return rows
+    goal: dict[str, Any] = {kind: value}
+    options = RefitOptions(steps=0)
     try:
-        done = compress_selective(
-            model, runner, tokens, None, dry_run=True, options=RefitOptions(steps=0), step=bench.step, **{kind: value}
-        )  # type: ignore[arg-type]
+        done = compress_selective(model, runner, tokens, None, dry_run=True, options=options, step=bench.step, **goal)
     except ReductionError as error:
         return {name: replace(row, reason=error.line()) for name, row in rows.items()}
     for row in done.layers:

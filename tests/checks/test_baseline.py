@@ -9,7 +9,7 @@ import pytest
 
 from ssmtool.__main__ import main
 from ssmtool.checks.baseline import read_baseline
-from ssmtool.errors import UsageError
+from ssmtool.errors import SsmtoolError, UsageError
 from ssmtool.pipeline.tokens import TokenSource
 from tests.checks.models import checked, parts, write
 from tests.pipeline.language_models import byte_model
@@ -150,7 +150,7 @@ def test_a_baseline_of_another_model_is_an_error(model, document, tmp_path):
 
 def test_what_is_no_document(tmp_path):
     path = tmp_path / "x.json"
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(SsmtoolError, match="No such file"):
         read_baseline(path)
     good = {
         "schema_version": 1,
