@@ -14,13 +14,14 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test test-browser lint style types imports format aot aot-update bench clean
+.PHONY: help demo test test-ray test-browser lint style types imports format aot aot-update bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate trained checkpoints"
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make test-browser  install Chromium (Debian, as root) and a driver library, then run the tests of pages in it"
+	@echo "make test-ray  install with Ray, then run the tests of --engine ray on a cluster of two workers"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
 	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
@@ -42,6 +43,11 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing ssmtool and its test tools into $(VENV) (the first time this fetches PyTorch)"
 	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-ray: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing ssmtool, its test tools and Ray into $(VENV)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test,ray]"
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing ssmtool and the benchmark's peers into $(VENV)"
@@ -79,6 +85,9 @@ test-browser: $(VENV)/.installed-test
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || $(CHROMIUM_INSTALL)
 	@$(PY) -m pip install $(PIP_FLAGS) -e ".[browser]"
 	@$(PY) -m pytest -m browser tests/browser $(PYTEST_FLAGS)
+
+test-ray: $(VENV)/.installed-ray
+	@$(PY) -m pytest tests/pipeline/test_ray_cluster.py $(PYTEST_FLAGS)
 
 lint: style types imports
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,7 @@ from ssmtool.cli import _complete
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
+    from ssmtool.pipeline.engines import Engine
 
 CHECKPOINT = (
     "a .safetensors, .pt, .bin or .ckpt file, a directory, or the name of a model in the local Hugging Face cache"
@@ -102,6 +105,28 @@ JobsOption = Annotated[
 ]
 
 
+class EngineName(str, Enum):
+    """What works on layers."""
+
+    local = "local"
+    ray = "ray"
+
+
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", help="Where layers are worked on: this machine, or a Ray cluster.")
+]
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDR",
+        help="Of the Ray cluster, such as 10.0.0.1:6379 or auto.",
+        show_default="$RAY_ADDRESS, or a cluster on this machine for this run",
+    ),
+]
+
+
 def quiet_option(what: str) -> typer.models.OptionInfo:
     """--quiet, saying what is printed nevertheless."""
     return typer.Option("--quiet", "-q", help=f"No progress bar; print {what}.")
@@ -112,9 +137,9 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def checked_device(device: Device) -> str:
-    """The device's name. Raises UsageError for CUDA where there is none."""
-    if device is Device.cuda:
+def checked_device(device: Device, engine: EngineName = EngineName.local) -> str:
+    """The device's name. Raises UsageError for CUDA where there is none; a cluster is asked when it is there."""
+    if device is Device.cuda and engine is EngineName.local:
         from ssmtool.lti.factors import resolve_device
 
         resolve_device("cuda")
@@ -131,3 +156,34 @@ def chosen_cache(folder: Path | None, none: bool) -> Cache:
     if none:
         return Cache(None)
     return Cache.default() if folder is None else Cache(folder)
+
+
+@contextmanager
+def chosen_engine(name: EngineName, address: str | None, jobs: int) -> Iterator[Engine]:
+    """Where layers are worked on. Raises UsageError: options of the other engine."""
+    from ssmtool.errors import UsageError
+    from ssmtool.pipeline.engines import local
+
+    if name is EngineName.local:
+        if address is not None:
+            raise UsageError("--address is of a Ray cluster", remedy="Add --engine ray")
+        yield local(jobs)
+        return
+    if jobs != 1:
+        raise UsageError("--jobs is for this machine, and --engine ray uses what the cluster has")
+    from ssmtool.pipeline.engines.ray_cluster import RayCluster
+
+    with closing(RayCluster(address)) as cluster:
+        yield cluster
+
+
+def not_for_selective(engine: EngineName, jobs: int) -> None:
+    """Raises UsageError for options that selective layers, which are measured in a running model, cannot follow."""
+    from ssmtool.errors import UsageError
+
+    for option, given in (("--engine ray", engine is not EngineName.local), ("--jobs", jobs != 1)):
+        if given:
+            raise UsageError(
+                f"{option} is for linear time-invariant layers",
+                remedy="Selective layers are measured on tokens, all in one run of the model",
+            )

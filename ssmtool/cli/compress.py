@@ -9,9 +9,12 @@ import typer
 
 from ssmtool.cli._drop_blocks import drop
 from ssmtool.cli._options import (
+    AddressOption,
     CacheOption,
     Device,
     DeviceOption,
+    EngineName,
+    EngineOption,
     FamilyOption,
     JobsOption,
     JsonOption,
@@ -20,7 +23,9 @@ from ssmtool.cli._options import (
     NoCacheOption,
     checked_device,
     chosen_cache,
+    chosen_engine,
     examples,
+    not_for_selective,
     quiet_option,
 )
 from ssmtool.cli._output import emit
@@ -176,6 +181,8 @@ def command(
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     json: JsonOption = False,
@@ -189,7 +196,7 @@ def command(
 
     Selective layers (Mamba) are reduced on calibration tokens: --tokens, --text or --self.
     """
-    where, kept = checked_device(device), chosen_cache(cache, no_cache)
+    where, kept = checked_device(device, engine), chosen_cache(cache, no_cache)
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.compress import compress
@@ -211,6 +218,7 @@ def command(
         drop(found, source, output, drop_blocks, dry_run, where, {**given, **rest} if json else None, quiet)
         return
     if not any(layer.lti for layer in found.select(layers)):
+        not_for_selective(engine, jobs)
         linear_only = {"per-layer": per_layer, "calibrate": calibrate, "residues": residues, "refine": refine}
         linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
         linear_only |= {"final": final is not None, "outputs": outputs, "control": control}
@@ -243,7 +251,7 @@ def command(
     skipped = [layer for layer in found.select(layers) if not layer.lti]
     how = {"method": method, "score": score, "horizon": horizon, "band": parsed_band(band), "residues": residues}
     how |= {"layers": layers, "per_layer": per_layer, "pad_to": pad_to, "dry_run": dry_run}
-    with Bar(quiet) as bar:
+    with Bar(quiet) as bar, chosen_engine(engine, address, jobs) as workers:
         done = compress(
             found,
             output,
@@ -253,7 +261,7 @@ def command(
             device=where,
             progress=bar.layer,
             cache=kept,
-            jobs=jobs,
+            engine=workers,
             step=lambda name, done, total: bar.step(name, done, total, "steps"),
         )
     if json:

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from ssmtool.cli._options import (
+    AddressOption,
     CacheOption,
     Device,
     DeviceOption,
+    EngineName,
+    EngineOption,
     FamilyOption,
     JobsOption,
     JsonOption,
@@ -19,7 +22,9 @@ from ssmtool.cli._options import (
     NoCacheOption,
     checked_device,
     chosen_cache,
+    chosen_engine,
     examples,
+    not_for_selective,
     quiet_option,
 )
 from ssmtool.cli._output import checked_file, emit
@@ -68,6 +73,8 @@ def command(
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     json: JsonOption = False,
@@ -85,13 +92,14 @@ def command(
     """
     plot = checked_file(plot, "--plot", (".svg", ".png", ".pdf"))
     csv = checked_file(csv, "--csv", (".csv",))
-    where, kept = checked_device(device), chosen_cache(cache, no_cache)
+    where, kept = checked_device(device, engine), chosen_cache(cache, no_cache)
     from ssmtool.errors import UsageError
     from ssmtool.pipeline.model import load
 
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     found = load(model, family=family)
     if not any(layer.lti for layer in found.select(layers)):
+        not_for_selective(engine, jobs)
         chosen = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "seed": seed}
         options = {"layers": layers, "family": family, "device": device.value, "plot": plot, "csv": csv, **chosen}
         selective_hsv(found, source, layers, where, plot, csv, options if json else None, quiet)
@@ -99,8 +107,8 @@ def command(
     if source is not None:
         raise UsageError("--tokens, --text and --self are for selective layers, and none is selected")
     skipped = [layer for layer in found.select(layers) if not layer.lti]
-    with Bar(quiet) as bar:
-        spectra = found.hsv(layers, device=where, progress=bar.layer, cache=kept, jobs=jobs)
+    with Bar(quiet) as bar, chosen_engine(engine, address, jobs) as workers:
+        spectra = found.hsv(layers, device=where, progress=bar.layer, cache=kept, engine=workers)
     if plot is not None:
         from ssmtool.report.plot import save_plot
 

@@ -14,7 +14,6 @@ import numpy as np
 from ssmtool.cache import Cache
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
-from ssmtool.lti.devices import device_name
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.allocate import shared_out
 from ssmtool.pipeline.allocation import AllocateOptions, Allocation, checked_options
@@ -126,14 +125,15 @@ def compress(
             cuts = Cuts(model, chosen, how, bench, per_layer=per_layer, pad_to=pad_to, device=device)
             allocation = shared_out(cuts, wish.targets, allocate, bench, step)
             targets = tuple(Target("rank", ranks) for ranks in allocation.kept.ranks)
-        place, form = device_name(device), layout(model)
+        engine = engine or local(jobs)
+        place, form = engine.device(device), layout(model)
 
         def work(number: int) -> ReductionWork:
             seen = None if bench is None or how.method == "subset" else bench.seen(chosen[number], how)
             return ReductionWork(targets[number], how, seen, place, form)
 
         done: list[tuple[LayerReduction, Result]] = layerwise(
-            model, chosen, work, cache=cache or Cache(None), engine=engine or local(jobs), progress=progress
+            model, chosen, work, cache=cache or Cache(None), engine=engine, progress=progress
         )
         widths = stored_widths(chosen, [row.slots for row, _ in done], per_layer=per_layer, pad_to=pad_to)
         if all(

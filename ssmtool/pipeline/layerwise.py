@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ssmtool.cache import Cache
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.engines._contract import Arrays, Engine, Task, Work
-from ssmtool.pipeline.engines.here import Here
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import LayerProgress, Model
@@ -24,7 +23,7 @@ def layerwise(
     work: Callable[[int], Work],
     *,
     cache: Cache,
-    engine: Engine | None = None,
+    engine: Engine,
     progress: LayerProgress | None = None,
 ) -> list[Any]:
     """Results of all layers, in order; they depend neither on the cache nor on the engine.
@@ -32,7 +31,7 @@ def layerwise(
     Args:
         work: what to do with the layer of this number; asked for when its turn comes, so that what it carries is not
             in memory for all layers at once.
-        engine: where; this process by default.
+        engine: where.
         progress: called with (layer, systems done, systems).
 
     Raises:
@@ -54,7 +53,7 @@ def layerwise(
             if progress is not None:
                 progress(layer, layer.systems, layer.systems)
 
-    with closing((engine or Here()).run(model, unknown(), progress)) as found:
+    with closing(engine.run(model, unknown(), progress)) as found:
         for number, arrays in found:
             task = given.pop(number)
             cache.put(task.work.key(task.content), arrays)

@@ -98,15 +98,13 @@ class Model:
             FamilyError: no linear time-invariant layer among those selected.
             CheckpointError: tensors that cannot be read or are not finite.
         """
-        from ssmtool.lti.devices import device_name
         from ssmtool.pipeline.engines import local
         from ssmtool.pipeline.layerwise import layerwise
         from ssmtool.pipeline.spectra import HsvWork
 
-        chosen, work = linear(self.select(layers)), HsvWork(device_name(device))
-        found = layerwise(
-            self, chosen, lambda _: work, cache=cache or Cache(None), engine=engine or local(jobs), progress=progress
-        )
+        chosen, engine = linear(self.select(layers)), engine or local(jobs)
+        work = HsvWork(engine.device(device))
+        found = layerwise(self, chosen, lambda _: work, cache=cache or Cache(None), engine=engine, progress=progress)
         return tuple(LayerSpectrum(layer, spectrum) for layer, spectrum in zip(chosen, found, strict=True))
 
 

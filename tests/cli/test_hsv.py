@@ -165,3 +165,37 @@ def test_nothing_is_kept_if_that_is_asked_for(run, s4d, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_no_error(run, s4d):
     assert run("hsv", s4d, "--cache", "/proc/nothing") == run("hsv", s4d, "--no-cache")
+
+
+def test_without_ray_the_error_says_what_to_install(run, s4d, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = run("hsv", s4d, "--engine", "ray")
+    assert (code, out) == (2, "")
+    assert err == (
+        "ssmtool: error: --engine ray needs Ray, which is not installed. Install it: pip install 'ssmtool[ray]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--address", "auto"], "--engine ray"),
+        (["--engine", "ray", "--jobs", "2"], "--jobs"),
+        (["--jobs", "0"], "--jobs"),
+        (["--engine", "spark"], "--engine"),
+    ],
+)
+def test_engines_and_their_options_go_together(run, s4d, options, reason):
+    code, out, err = run("hsv", s4d, *options)
+    assert (code, out) == (2, "")
+    assert reason in err
+    assert "internal" not in err
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], ["--engine", "ray"]])
+@pytest.mark.parametrize("command", [["hsv"], ["compress", "--rank", "2"]])
+def test_engines_are_not_for_selective_layers(run, tiny, command, options):
+    code, out, err = run(*command, tiny("mamba", "mamba-ssm"), *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"ssmtool: error: {options[0]}")
+    assert "linear time-invariant" in err

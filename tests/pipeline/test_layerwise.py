@@ -121,3 +121,21 @@ def test_progress_of_what_is_known_is_complete_at_once(model, tmp_path):
     model.hsv(device="cpu", cache=cache)
     model.hsv(device="cpu", cache=cache, progress=lambda layer, done, total: seen.append((layer.name, done, total)))
     assert seen == [("s4_layers.0", 4, 4), ("s4_layers.1", 4, 4)]
+
+
+def test_no_bit_depends_on_the_number_of_threads(tmp_path):
+    """Above 256 stored modes one system is one matrix: libraries with more threads add its sums in another order."""
+    rng, slots = np.random.default_rng(0), 260
+    poles = np.stack([-(10 ** rng.uniform(-3, -1, slots)), rng.uniform(0, 3, slots)], -1)
+    tensors = {"l.ssm.lambda_log": poles, "l.ssm.B": rng.standard_normal((slots, 1, 2))}
+    tensors |= {"l.ssm.C": rng.standard_normal((1, slots, 2)), "l.ssm.D": np.zeros((1, 1))}
+    model = load(write_folder(tmp_path / "m", {name: torch.from_numpy(x) for name, x in tensors.items()}, None))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(bits(model.hsv(device="cpu")))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]

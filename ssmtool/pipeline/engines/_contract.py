@@ -52,6 +52,10 @@ class Task:
 class Engine(Protocol):
     """Works on layers."""
 
+    def device(self, asked: str) -> str:
+        """The device that works are to name, for "auto", "cpu" or a device of PyTorch. Raises UsageError."""
+        ...
+
     def run(self, model: Model, tasks: Iterable[tuple[int, Task]], progress: LayerProgress | None) -> Results:
         """Results as they come, each with the number of its task.
 

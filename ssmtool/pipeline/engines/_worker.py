@@ -55,7 +55,7 @@ def serve(connection: Connection, path: str, share: int) -> None:
             checkpoint = checkpoint or open_checkpoint(path)
             say("done", perform(Model(checkpoint, (task.layer,)), task, _steps(say) if steps else None))
         except BaseException as error:
-            say("failed", (_portable(error), traceback.format_exc()))
+            say("failed", (portable(error), traceback.format_exc()))
 
 
 def _steps(say: Any) -> Any:
@@ -71,7 +71,14 @@ def _steps(say: Any) -> Any:
     return step
 
 
-def _portable(error: BaseException) -> BaseException:
+class WorkerTraceback(Exception):
+    """Where in a worker an error was raised; shown above the error's own place where tracebacks are shown."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def portable(error: BaseException) -> BaseException:
     """The error, if it can be sent and read again; else one that says the same."""
     try:
         pickle.loads(pickle.dumps(error))

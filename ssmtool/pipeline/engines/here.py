@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ssmtool.lti.devices import device_name
 from ssmtool.pipeline.engines._contract import Results, Task, perform
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 class Here:
     """An `Engine` that needs nothing."""
+
+    def device(self, asked: str) -> str:
+        return device_name(asked)
 
     def run(self, model: Model, tasks: Iterable[tuple[int, Task]], progress: LayerProgress | None) -> Results:
         for number, task in tasks:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ssmtool.errors import EngineError
 from ssmtool.lti.cores import available
+from ssmtool.lti.devices import device_name
 from ssmtool.pipeline.engines._contract import Results, Task
-from ssmtool.pipeline.engines._worker import serve
+from ssmtool.pipeline.engines._worker import WorkerTraceback, serve
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -33,6 +34,9 @@ class Processes:
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
+
+    def device(self, asked: str) -> str:
+        return device_name(asked)
 
     def run(self, model: Model, tasks: Iterable[tuple[int, Task]], progress: LayerProgress | None) -> Results:
         with _Pool(model, self.jobs, progress) as pool:
@@ -141,13 +145,6 @@ class _Pool:
     def _fail(self, number: int, error: BaseException) -> None:
         if self.failed is None or number < self.failed[0]:
             self.failed = (number, error)
-
-
-class WorkerTraceback(Exception):
-    """Where in a worker an error was raised; shown above the error's own place where tracebacks are shown."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 def _ended(task: Task, code: int | None) -> EngineError:

@@ -1,0 +1,104 @@
+"""hsv and compress killed at random moments go on from what they kept, and end with the same bytes.
+
+PyTorch takes longer to load than the work takes, so one process loads it and forks a child for every run. Children are
+killed with SIGKILL after a random share of the time that an undisturbed run takes; what one kept is the start of the
+next, until all is kept and it begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.cli.test_process import ENVIRONMENT
+
+LAYERS, KILLS = 6, 10
+HARNESS = """
+import json, os, random, shutil, signal, sys, time
+import ssmtool.pipeline.compress, ssmtool.report.documents, ssmtool.report.text.compress
+from ssmtool.__main__ import main
+
+asked, (seed, kills, layers), complete = json.loads(sys.argv[1]), map(int, sys.argv[2:]), []
+
+def run(args, output, kill_after=None):
+    child = os.fork()
+    if child == 0:
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        os._exit(main([*args, *(["-o", output] if "compress" in args else [])]))
+    start = time.monotonic()
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, time.monotonic() - start
+
+def said():
+    return open("out").read(), open("err").read()
+
+run([*asked, "--no-cache"], "warm.safetensors")  # compiles the kernels
+code, duration = run([*asked, "--no-cache"], "plain.safetensors")
+plain, kept, codes, moments = said(), [], [], random.Random(seed)
+while len(codes) < kills or (len(codes) < 5 * kills and not any(0 < count < layers for count in kept)):
+    if kept and kept[-1] == layers:
+        shutil.rmtree("kept")
+    codes.append(run([*asked, "--cache", "kept"], "killed.safetensors", moments.uniform(0, duration))[0])
+    kept.append(len([f for f in os.listdir("kept/results") if len(f) == 64]) if os.path.isdir("kept/results") else 0)
+    if os.path.exists("killed.safetensors"):
+        complete.append(open("killed.safetensors", "rb").read() == open("plain.safetensors", "rb").read())
+        os.remove("killed.safetensors")
+last, _ = run([*asked, "--cache", "kept"], "last.safetensors")
+found = {"codes": codes, "kept": kept, "ends": [code, last], "plain": plain, "last": said(), "complete": complete}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """S4D layers, each of another content, large enough that most kills meet the work."""
+    rng = np.random.default_rng(0)
+    channels, slots = 24, 24
+    tensors = {}
+    for i in range(LAYERS):
+        at = f"layers.{i}."
+        tensors[at + "D"] = rng.standard_normal(channels)
+        tensors[at + "kernel.C"] = rng.standard_normal((channels, slots, 2)) * 0.7 ** np.arange(slots)[:, None]
+        tensors[at + "kernel.log_dt"] = np.log(rng.uniform(0.005, 0.05, channels))
+        tensors[at + "kernel.log_A_real"] = np.log(0.5 + rng.uniform(0, 0.1, (channels, slots)))
+        tensors[at + "kernel.A_imag"] = np.pi * (0.5 + np.arange(slots)) * np.ones((channels, 1))
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_file({name: array.astype(np.float32) for name, array in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("asked", [["hsv", "--json"], ["compress", "--rank", "12"]], ids=["hsv", "compress"])
+def test_killed_at_random_moments_the_end_is_the_same(checkpoint, tmp_path, asked):
+    arguments = [json.dumps([*asked, str(checkpoint), "--device", "cpu"]), "0", str(KILLS), str(LAYERS)]
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS, *arguments],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ends"] == [0, 0], found
+    assert set(found["codes"]) <= {-9, 0}
+    assert -9 in found["codes"]
+    assert any(0 < count < LAYERS for count in found["kept"]), "no kill met the work"
+    # Nothing that was kept is lost, and what is found at the destination is complete.
+    assert all(before <= after for before, after in pairwise(found["kept"]) if before < LAYERS)
+    assert all(found["complete"])
+    if "hsv" in asked:
+        assert found["last"] == found["plain"]
+    else:
+        assert (tmp_path / "last.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
