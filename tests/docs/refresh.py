@@ -33,7 +33,8 @@ def refresh(page: str, desk: Desk) -> None:
                 continue
             # In an indented block the lines of the page have four spaces more than the output.
             for margin in ("", "    "):
-                old, new = (_indent(f"$ {step.line}\n{piece.strip()}", margin) for piece in (step.shown, came))
+                pieces = ("$ " + step.line + "\n" + output.strip("\n") for output in (step.shown, came))
+                old, new = (_indent(piece, margin) for piece in pieces)
                 if text.count(old) == 1:
                     text = text.replace(old, new)
                     print(f"{block.name}: $ {step.line}: written")
