@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from ssmtool.errors import DataError
 from ssmtool.fitting import Schedule, fit, held_out
 
 TARGET = torch.linspace(-1, 1, 12).reshape(4, 3)
@@ -112,3 +113,42 @@ def test_judging_and_used_are_all_sequences_once(count):
     both = sorted({*judging.tolist(), *used.tolist()})
     assert both == list(range(count))
     assert count == 1 or len(judging) + len(used) == count
+
+
+FULL = Schedule(6, 2, 0.1, looks=3)
+
+
+def odd_states():
+    """States that are not of the fit above, as damaged and foreign files have them."""
+    whole = Kept()
+    run(FULL, whole)
+    assert whole.state is not None
+    number = next(iter(whole.state["moments"]))
+
+    def changed(**new):
+        return {**copy.deepcopy(whole.state), **new}
+
+    def moments(**new):
+        return {**copy.deepcopy(whole.state["moments"]), number: {**whole.state["moments"][number], **new}}
+
+    for key in whole.state:
+        if key != "moments":
+            yield f"no {key}", {name: x for name, x in whole.state.items() if name != key}
+        yield f"{key} a text", changed(**{key: "x"})
+        yield f"{key} a list of lists", changed(**{key: [[1]]})
+    yield "more steps than the fit has", changed(done=10**9)
+    yield "a step of the optimiser that is none", changed(moments=moments(step=torch.tensor(-1.0)))
+    yield "a second moment that is missing", changed(moments={number: {"step": torch.tensor(1.0)}})
+    yield "moments of another shape", changed(moments=moments(exp_avg=torch.zeros(9)))
+    yield "leaves of another shape", changed(leaves=[torch.zeros(9) for _ in whole.state["leaves"]])
+    yield "one leaf more", changed(kept=[*whole.state["kept"], torch.zeros(1)])
+    yield "a generator of another kind", changed(generator=torch.zeros(8, dtype=torch.uint8))
+
+
+def test_a_state_of_something_else_is_refused_in_one_line():
+    for what, state in odd_states():
+        memory = Kept()
+        memory.state = state
+        with pytest.raises(DataError, match="kept: what an interrupted fit left is not of this one") as caught:
+            run(FULL, memory)
+        assert "Delete the file" in caught.value.line(), what

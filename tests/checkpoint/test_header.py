@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.checkpoint.documents import parse_object
 from ssmtool.errors import CheckpointError
 
 
@@ -97,3 +98,12 @@ def test_good_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(GOOD)
     assert open_checkpoint(path).read("a").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("depth", [65, 900])
+def test_tables_in_tables_without_end_are_refused(depth: int) -> None:
+    """What walks a document later does so by recursion: copying a config.json, writing it again."""
+    text = b'{"a": ' + b'{"a": ' * depth + b"1" + b"}" * (depth + 1)
+    with pytest.raises(CheckpointError, match="nests more than 64 tables"):
+        parse_object(text, where="config.json", what="the file")
+    assert parse_object(b'{"a": ' + b"[" * 63 + b"]" * 63 + b"}", where="", what="")

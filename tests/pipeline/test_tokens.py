@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -186,3 +187,33 @@ def test_the_fixtures_are_tokens(read):
     fixtures = Path(__file__).parents[2] / "fixtures"
     assert read(file=fixtures / "stdlib-calibration.npy").array.shape == (256, 256)
     assert read(file=fixtures / "stdlib-heldout.npy").description == "128 x 512 tokens of stdlib-heldout.npy"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{}", "is no tokenizer"),
+        (b'{"version": "\x1b[2J"}', "is no tokenizer"),
+        (b'{"version":"1.0","model":{"type":"WordPiece","vocab":{"a":0},"unk_token":"[U]"}}', "tokenizer"),
+        (b"\xff\xfe", "is no tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_is_one_line(read, model, tmp_path, content, words):
+    place = model.checkpoint.path / "tokenizer.json"
+    before = place.read_bytes() if place.exists() else None
+    place.write_bytes(content)
+    (tmp_path / "a.txt").write_text("some text " * 40)
+    try:
+        with pytest.raises(CheckpointError, match=words) as error:
+            read(text=tmp_path / "a.txt")
+    finally:
+        place.unlink() if before is None else place.write_bytes(before)
+    assert error.value.line().isprintable()
+
+
+def test_a_pipe_is_not_waited_for(read, tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    os.mkfifo(tmp_path / "a.txt")
+    for options in ({"file": tmp_path / "a.npy"}, {"text": tmp_path / "a.txt", "as_bytes": True}):
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            read(**options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,7 +189,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / STATE)
     refuse(CheckpointError, "state.pt: is not the state of this run", tmp_path, epochs=1)
     (tmp_path / RECORD).write_text("{")
-    refuse(CheckpointError, "is not JSON", tmp_path, epochs=1)
+    refuse(CheckpointError, "is not valid JSON", tmp_path, epochs=1)
 
 
 def test_a_state_executes_nothing(tmp_path: Path) -> None:
@@ -255,3 +257,79 @@ def test_the_folder_knows_its_run(whole: Path, tmp_path: Path) -> None:
     assert RunFolder(whole).holds_run
     assert not RunFolder(tmp_path).holds_run
     assert RunFolder(tmp_path).state() is None
+
+
+def _deep(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with one value changed, or left out for "gone"."""
+    changed = json.loads(json.dumps(document))
+    *inside, last = path.split(".")
+    here = changed
+    for name in inside:
+        here = here[name]
+    here.pop(last) if value == "gone" else here.update({last: value})
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("hashes", "gone", "is not the record of a training run"),
+        ("hashes.data", "gone", "is not the record of a training run"),
+        ("versions", [1], "is not the record of a training run"),
+        ("settings", "x", "is not the record of a training run"),
+        ("settings.width", "wide", "the setting width is 'wide'"),
+        ("settings.width", True, "the setting width is True"),
+        ("settings.seed", 10**40, "the setting seed is 1000"),
+        ("settings.threads", 0, "the setting threads is 0"),
+        ("settings.device", 1.5, "the setting device is 1.5"),
+        ("settings.reg", ["a"], "the setting reg is ['a']"),
+        ("settings.rate", None, "the setting rate is None"),
+        ("settings.task", {}, "no task '{}'"),
+    ],
+)
+def test_a_record_somebody_changed_is_refused(whole: Path, tmp_path: Path, path: str, value: Any, words: str) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    (folder / RECORD).write_text(json.dumps(_deep(json.loads((folder / RECORD).read_text()), path, value)))
+    with pytest.raises(SsmtoolError, match=re.escape(words)) as caught:
+        run_training(folder, {}, resume=True)
+    assert "\n" not in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("slots", [10**9]), ("slots", []), ("slots", None), ("model", {}), ("average", []),
+        ("optimiser", {"state": {0: {}}}),
+        ("optimiser", {}), ("step", -1), ("step", 10**9), ("step", 1.5), ("order", torch.arange(3)), ("order", "x"),
+        ("noise", []), ("noise", [torch.zeros(3)]), ("generator", torch.zeros(3, dtype=torch.uint8)), ("history", [{}]),
+        ("history", [{"number": 1}]), ("loss", []), ("cost", "x"), ("seconds", {}),
+    ],
+)  # fmt: skip
+def test_a_state_of_something_else_is_refused(whole: Path, tmp_path: Path, name: str, value: Any) -> None:
+    """Before any step is made from it: what would fail in a later one is no state either."""
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    state = torch.load(folder / STATE, weights_only=True)
+    torch.save({**state, "step": 3, name: value}, folder / STATE)
+    with pytest.raises(CheckpointError, match=r"state\.pt: is not the state of this run") as caught:
+        run_training(folder, {}, resume=True)
+    assert "\n" not in caught.value.line()
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "run", []
+
+    def meanwhile(*_: Any) -> None:
+        if not seen:
+            with pytest.raises(OutputError, match="is being written to by another training run") as caught:
+                run_training(folder, SETTINGS)
+            seen.append(caught.value)
+
+    run_training(folder, SETTINGS, progress=meanwhile)
+    assert seen
+    assert files(folder) == {MODEL, METRICS, RECORD, STATE}
+
+
+def test_settings_that_cannot_be_make_no_folder(tmp_path: Path) -> None:
+    refuse(UsageError, "no task 'nothing'", tmp_path / "run", task="nothing")
+    refuse(UsageError, "width is 0", tmp_path / "run", width=0)
+    assert not (tmp_path / "run").exists()

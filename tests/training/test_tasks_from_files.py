@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ssmtool.errors import DataError, UsageError
+from ssmtool.training.tasks import _files
 from ssmtool.training.tasks._contract import DATA_VARIABLE, open_task
 from ssmtool.training.tasks._files import divided
 
@@ -182,3 +183,10 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     refuse("imdb", "holds no")
     with pytest.raises(UsageError, match="colour"):
         open_task("scifar:colour=2", tmp_path)
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "LIMIT", 1 << 16)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+    with pytest.raises(DataError, match="unpacks to more than 65536 bytes"):
+        _files.read_bytes(tmp_path / "a.gz", "files")
