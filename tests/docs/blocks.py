@@ -7,7 +7,7 @@ say what the reader does not see:
     <!-- varies: REGEX -->          lines that match are not compared
     <!-- exit: CODE -->             exit code of the last command, 0 if not given
     <!-- before: PYTHON -->         run before a Python block; may go over several lines
-    <!-- file: NAME -->             a Python block is also saved under this name
+    <!-- file: NAME -->             a block of Python or text is also saved under this name
     <!-- from: COMMAND -->          a block of text is part of what this command prints
 """
 

@@ -20,7 +20,7 @@ from ssmtool.cli.run import run
 from tests.docs.blocks import TOP, Block, blocks, pages, steps
 from tests.docs.standins import STANDINS
 
-SHARED = ("fixtures", "demo", "runs", "policies")
+SHARED = ("fixtures", "demo", "runs")
 OUTPUTS = ("-o", "--output", "--plot", "--csv")
 
 
@@ -47,6 +47,9 @@ class Desk:
             place.mkdir(parents=True)
             for name in SHARED:
                 (place / name).symlink_to(self.root / name)
+            for block in blocks(page):
+                if block.kind == "text" and "file" in block.marks:
+                    (place / block.marks["file"]).write_text(block.text + "\n", encoding="utf-8")
         return place
 
     def run(self, page: str, line: str) -> tuple[int, str]:
@@ -139,7 +142,9 @@ def _makers() -> Iterator[tuple[str, tuple[str, str]]]:
             for step in steps(block):
                 if step.line.startswith("ssmtool") and "[" not in step.line:
                     args = shlex.split(step.line, comments=True)
-                    yield from ((args[i + 1], (page, step.line)) for i, a in enumerate(args[:-1]) if a in OUTPUTS[:2])
+                    named = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in OUTPUTS[:2]]
+                    named += [arg.partition(":")[2] for arg in args if arg.startswith(("json:", "junit:"))]
+                    yield from ((name, (page, step.line)) for name in named)
 
 
 def _python(page: str) -> list[Block]:
