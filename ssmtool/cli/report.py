@@ -89,7 +89,7 @@ def command(
     jobs: JobsOption = 1,
     quiet: Annotated[bool, quiet_option("nothing, only write the file")] = False,
 ) -> None:
-    """Write everything about a model on one page: HTML, Markdown or PDF.
+    """Write a page about a model: HTML, Markdown or PDF.
 
     A summary in words, the decay of the Hankel singular values with a slider for the rank, poles, time scales and
     responses, the sections of diagnose, and with REDUCED errors and kernel timings side by side. The HTML file is

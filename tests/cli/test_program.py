@@ -15,7 +15,9 @@ from ssmtool.cli import (
     hsv,
     identify,
     inspect,
+    plot,
     realize,
+    report,
     speculate,
     train,
     validate,
@@ -31,6 +33,21 @@ OPTIONS = {
     | {"--drop-blocks", "--device"},
     "validate": COMMON | {"--inputs", "--length", "--max-error", "--layers", "--seed", "--device"},
     "diagnose": COMMON | {"--section", "--tokens", "--text", "--self", "--task", "--plot", "--layer", "--device"},
+    "report": (COMMON - {"--json"})
+    | {"--output", "--measure", "--tokens", "--no-timings", "--layer", "--title", "--device", "--jobs", "--no-cache"},
+    "plot": (COMMON - {"--json"})
+    | {
+        "--kind",
+        "--output",
+        "--column",
+        "--width",
+        "--height",
+        "--style",
+        "--system",
+        "--layer",
+        "--tokens",
+        "--title",
+    },
     "realize": (COMMON - {"--family"})
     | {"--output", "--rank", "--energy", "--error", "--method", "--tensor", "--key", "--axes", "--feedthrough"}
     | {"--dtype", "--dry-run", "--device"},
@@ -75,7 +92,8 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 
 def test_every_command_documents_every_option():
     program = command()
-    modules = (inspect, hsv, diagnose, compress, validate, realize, identify, evaluate, train, speculate, bench)
+    modules = (inspect, hsv, diagnose, compress, validate, report, plot, realize, identify, evaluate, train, speculate)
+    modules = (*modules, bench)
     assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:
