@@ -39,7 +39,7 @@ SUFFIXES = (".svg", ".pdf", ".png")
 
 EXAMPLES = examples(
     "ssmtool plot model.safetensors --kind sigma -o sigma.pdf",
-    "ssmtool plot model.safetensors model-rank16.safetensors --kind frequency --layer 'layers.0' -o G.svg",
+    "ssmtool plot model.safetensors model-rank16.safetensors --kind frequency -o G.svg",
     "ssmtool plot model.safetensors --kind heatmap --style ggplot --column single -o heat.pdf",
     "ssmtool plot mamba-130m --kind tokens --tokens held-out.npy -o tokens.pdf",
 )
@@ -70,7 +70,7 @@ INCHES = {Width.single: 3.4, Width.double: 7.0}
 def command(
     model: ModelArgument,
     reduced: Annotated[
-        str | None, typer.Argument(metavar="[REDUCED]", help="A reduction of it to draw beside it.", show_default=False)
+        str | None, typer.Argument(metavar="REDUCED", help="A reduction of it to draw beside it.", show_default=False)
     ] = None,
     kind: Annotated[Kind | None, typer.Option("--kind", help="What to draw.", show_default=False)] = None,
     output: Annotated[

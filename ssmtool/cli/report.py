@@ -51,7 +51,7 @@ def command(
     context: typer.Context,
     model: ModelArgument,
     reduced: Annotated[
-        str | None, typer.Argument(metavar="[REDUCED]", help="A reduction of it to compare with.", show_default=False)
+        str | None, typer.Argument(metavar="REDUCED", help="A reduction of it to compare with.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None,
