@@ -80,8 +80,8 @@ def inputs(path: Path, provide: Callable[[str], None]) -> None:
 
 
 def tokens(path: Path, provide: Callable[[str], None]) -> None:
-    """Sixteen sequences of 64 bytes."""
-    np.save(path, np.load("fixtures/stdlib-calibration.npy")[:16, :64])
+    """Eight sequences of 48 bytes."""
+    np.save(path, np.load("fixtures/stdlib-calibration.npy")[:8, :48])
 
 
 def outputs(path: Path, provide: Callable[[str], None]) -> None:
@@ -99,6 +99,14 @@ def kernel(path: Path, provide: Callable[[str], None]) -> None:
     """Two impulse responses of 256 lags."""
     lags = np.arange(256)
     np.save(path, np.stack([0.95**lags * np.cos(0.3 * lags), 0.9**lags - 0.5 * 0.8**lags]))
+
+
+def baseline(path: Path, provide: Callable[[str], None]) -> None:
+    """What a check of the linear model found."""
+    from ssmtool.cli.run import run
+
+    provide("model.safetensors")
+    run(["check", "model.safetensors", "--exit-zero", "--format", f"json:{path}"])
 
 
 def tiny(family: str) -> Make:
@@ -129,6 +137,7 @@ STANDINS: dict[str | tuple[str, str], Make] = {
     **{f"checkpoints/{family}": tiny(family) for family in plugins.names("ssmtool.families")},
     "model.safetensors": linear,
     "retrained.safetensors": linear,
+    "last.json": baseline,
     "smaller.safetensors": smaller,
     "inputs.npy": inputs,
     "mamba2": selective,
