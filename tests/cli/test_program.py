@@ -9,8 +9,11 @@ import ssmtool
 from ssmtool import plugins
 from ssmtool.cli import (
     bench,
+    check,
     compress,
+    config,
     diagnose,
+    diff,
     evaluate,
     hsv,
     identify,
@@ -33,25 +36,52 @@ OPTIONS = {
     | {"--drop-blocks", "--device"},
     "validate": COMMON | {"--inputs", "--length", "--max-error", "--layers", "--seed", "--device"},
     "diagnose": COMMON | {"--section", "--tokens", "--text", "--self", "--task", "--plot", "--layer", "--device"},
-    "report": (COMMON - {"--json"})
-    | {"--output", "--measure", "--tokens", "--no-timings", "--layer", "--title", "--device", "--jobs", "--no-cache"},
-    "plot": (COMMON - {"--json"})
-    | {
-        "--kind",
-        "--output",
-        "--column",
-        "--width",
-        "--height",
-        "--style",
-        "--system",
-        "--layer",
-        "--tokens",
-        "--title",
-    },
     "realize": (COMMON - {"--family"})
     | {"--output", "--rank", "--energy", "--error", "--method", "--tensor", "--key", "--axes", "--feedthrough"}
     | {"--dtype", "--dry-run", "--device"},
     "identify": COMMON - {"--family"} | {"--output", "--order", "--horizon", "--holdout", "--dtype", "--dry-run"},
+    "check": COMMON
+    | {
+        "--policy",
+        "--set",
+        "--rule",
+        "--baseline",
+        "--format",
+        "--strict",
+        "--exit-zero",
+        "--tokens",
+        "--text",
+        "--self",
+    }
+    | {"--layer", "--device", "--jobs", "--cache", "--no-cache"},
+    "report": (COMMON - {"--json"})
+    | {
+        "--output",
+        "--measure",
+        "--tokens",
+        "--text",
+        "--self",
+        "--layer",
+        "--title",
+        "--no-timings",
+        "--device",
+        "--jobs",
+    },
+    "plot": (COMMON - {"--json"})
+    | {
+        "--kind",
+        "--output",
+        "--layer",
+        "--system",
+        "--column",
+        "--width",
+        "--height",
+        "--style",
+        "--tokens",
+        "--device",
+    },
+    "diff": COMMON | {"--layer", "--fail-on-change", "--device", "--jobs", "--cache", "--no-cache"},
+    "config": {"--policy", "--set", "--json", "--help"},
     "evaluate": COMMON | {"--task", "--data", "--device"},
     "train": (COMMON - {"--family"})
     | {"--output", "--task", "--model", "--reg", "--truncate", "--resume", "--seed", "--epochs", "--width", "--depth"}
@@ -92,8 +122,8 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 
 def test_every_command_documents_every_option():
     program = command()
-    modules = (inspect, hsv, diagnose, compress, validate, report, plot, realize, identify, evaluate, train, speculate)
-    modules = (*modules, bench)
+    modules = (inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train)
+    modules += (speculate, bench, config, report, plot)
     assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:
