@@ -39,7 +39,7 @@ SUFFIXES = (".svg", ".pdf", ".png")
 
 EXAMPLES = examples(
     "ssmtool plot model.safetensors --kind sigma -o sigma.pdf",
-    "ssmtool plot model.safetensors smaller.safetensors --kind frequency --layer layers.0 -o G.svg",
+    "ssmtool plot model.safetensors model-rank16.safetensors --kind frequency -o G.svg",
     "ssmtool plot model.safetensors --kind heatmap --style ggplot --column single -o heat.pdf",
     "ssmtool plot mamba-130m --kind tokens --tokens held-out.npy -o tokens.pdf",
 )
