@@ -14,7 +14,7 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test test-browser test-ray lint style types imports format aot aot-update bench docs clean
+.PHONY: help demo test test-browser test-ray fuzz faults lint style types imports format aot aot-update bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make test-ray  install with Ray, then run the tests of --engine ray on a cluster of two workers"
 	@echo "make test-browser  install Chromium (Debian, as root) and a driver library, then run the tests of pages in it"
+	@echo "make fuzz    damaged files for every reader, at random, for FUZZ_SECONDS (600); numbers in fuzz-record.json"
+	@echo "make faults  FAULT_KILLS (200) kills of writing commands at random moments, and the other fault tests"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
 	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
@@ -94,6 +96,17 @@ test-browser: $(VENV)/.installed-test
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || $(CHROMIUM_INSTALL)
 	@$(PY) -m pip install $(PIP_FLAGS) -e ".[browser]"
 	@$(PY) -m pytest -m browser tests/browser $(PYTEST_FLAGS)
+
+FUZZ_SECONDS ?= 600
+FAULT_KILLS ?= 200
+
+fuzz: $(VENV)/.installed-test
+	@PYTHONPATH=.:kernels $(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) --record fuzz-record.json
+
+faults: $(VENV)/.installed-test
+	@rm -f faults-record.jsonl
+	@FAULT_KILLS=$(FAULT_KILLS) FAULT_SEED=$${FAULT_SEED:-$$$$} FAULT_RECORD=faults-record.jsonl \
+		$(PY) -m pytest tests/faults $(PYTEST_FLAGS)
 
 lint: style types imports
 

@@ -122,14 +122,15 @@ def odd_states():
     """States that are not of the fit above, as damaged and foreign files have them."""
     whole = Kept()
     run(FULL, whole)
-    assert whole.state is not None
-    number = next(iter(whole.state["moments"]))
+    state = whole.state
+    assert state is not None
+    number = next(iter(state["moments"]))
 
     def changed(**new):
-        return {**copy.deepcopy(whole.state), **new}
+        return {**copy.deepcopy(state), **new}
 
     def moments(**new):
-        return {**copy.deepcopy(whole.state["moments"]), number: {**whole.state["moments"][number], **new}}
+        return {**copy.deepcopy(state["moments"]), number: {**state["moments"][number], **new}}
 
     for key in whole.state:
         if key != "moments":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import numpy as np
 
 from ssmtool.cache import Cache
 from ssmtool.checkpoint import Rewrite
-from ssmtool.errors import ReductionError, UsageError
+from ssmtool.errors import OutputError, ReductionError, UsageError
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.allocate import shared_out
 from ssmtool.pipeline.allocation import AllocateOptions, Allocation, checked_options
@@ -186,7 +187,14 @@ def compress(
         rewrite.config = config
         rewrite.metadata = {"ssmtool": json.dumps(provenance(summary))}
         rewrite.card = card(summary)
-        path = rewrite.commit()
+        try:
+            path = rewrite.commit()
+        except OutputError:
+            if resume is not None and os.path.lexists(
+                destination
+            ):  # another run was faster: nothing is left to go on to
+                resume.forget()
+            raise
         if resume is not None:
             resume.forget()
         return replace(summary, output=Path(path), skipped=tuple(rewrite.skipped))

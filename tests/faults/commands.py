@@ -60,7 +60,9 @@ COMMANDS = {
         ("hsv.csv", "hsv.svg"),
         again=True,
     ),
-    "hsv_png": Command(("hsv", "s4d.safetensors", "--plot", "hsv.png", "--no-cache"), ("hsv.png",), again=True),
+    "table": Command(
+        ("hsv", "s4d.safetensors", "--csv", "hsv.csv", "--no-cache"), ("hsv.csv",), again=True
+    ),
     "check": Command(
         ("check", "s4d.safetensors", "--no-cache", "--format", "junit:check.xml", "--format", "markdown:check.md"),
         ("check.xml", "check.md"),
@@ -86,6 +88,7 @@ COMMANDS = {
     "drop_blocks": Command(
         ("compress", "mamba", "--drop-blocks", "1", "--tokens", "tokens.npy", "-o", "out"), ("out",)
     ),
+    "hsv_png": Command(("hsv", "s4d.safetensors", "--plot", "hsv.png", "--no-cache"), ("hsv.png",), again=True),
 }  # fmt: skip
 
 

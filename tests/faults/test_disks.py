@@ -13,10 +13,10 @@ import pytest
 from tests.faults.commands import COMMANDS
 from tests.faults.runs import Outcome, Server, files
 
-FULL = {"compress": 8192, "compress_directory": 8192, "refine": 8192, "train": 8192, "realize": 16384, "hsv": 8192}
+FULL = {"compress": 8192, "compress_directory": 8192, "refine": 8192, "train": 8192, "realize": 16384, "table": 16384}
 """Command -> bytes of the disk that are taken already: some have room for a beginning, some for nothing."""
 
-READ_ONLY = ("compress", "compress_directory", "train", "hsv", "check")
+READ_ONLY = ("compress", "compress_directory", "train", "table", "check")
 
 
 @pytest.fixture
@@ -113,18 +113,18 @@ def test_a_linked_folder_is_followed(server: Server, work: Path) -> None:
 def test_a_linked_table_keeps_its_link(server: Server, work: Path) -> None:
     (work / "real.csv").write_text("old")
     (work / "hsv.csv").symlink_to("real.csv")
-    assert server.run(list(COMMANDS["hsv"].args), work).code == 0
+    assert server.run(list(COMMANDS["table"].args), work).code == 0
     assert (work / "hsv.csv").is_symlink()
     assert (work / "real.csv").read_text().startswith("layer,")
 
 
 def test_a_table_is_never_written_into_a_pipe_or_a_device(server: Server, work: Path) -> None:
     os.mkfifo(work / "hsv.csv")
-    one_line(server.run(list(COMMANDS["hsv"].args), work), "is not a regular file")
+    one_line(server.run(list(COMMANDS["table"].args), work), "is not a regular file")
     assert (work / "hsv.csv").is_fifo()
 
 
-@pytest.mark.parametrize("name", ["compress", "compress_directory", "refine", "train", "hsv"])
+@pytest.mark.parametrize("name", ["compress", "compress_directory", "refine", "train"])
 def test_the_folder_of_the_result_is_removed_meanwhile(name: str, server: Server, work: Path) -> None:
     """It is made anew by nobody: where somebody took it away, nothing is written."""
     (work / "there").mkdir()

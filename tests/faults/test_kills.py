@@ -19,7 +19,7 @@ from tests.faults.runs import Server, files, kill_at_random
 
 KILLS = int(os.environ.get("FAULT_KILLS", "15"))
 SEED = int(os.environ.get("FAULT_SEED", "1"))
-RECORD = os.environ.get("FAULT_RECORD")
+RECORD = os.environ.get("FAULT_RECORD", "")
 NAMES = list(COMMANDS)
 SHARE = {name: KILLS // len(NAMES) + (place < KILLS % len(NAMES)) for place, name in enumerate(NAMES)}
 

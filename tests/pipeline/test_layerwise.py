@@ -104,6 +104,7 @@ def test_every_layer_is_kept_as_soon_as_it_is_done(tmp_path, computed):
 
 def test_a_file_that_changes_during_the_work_is_an_error_and_not_kept(model, tmp_path, monkeypatch):
     cache, path, compute = Cache(tmp_path), model.checkpoint.path / "model.safetensors", HsvWork.compute
+    key = HsvWork("cpu").key(model.content(model.layers[0]))
 
     def meanwhile(self, model, layer, step):
         found = compute(self, model, layer, step)
@@ -113,7 +114,7 @@ def test_a_file_that_changes_during_the_work_is_an_error_and_not_kept(model, tmp
     monkeypatch.setattr(HsvWork, "compute", meanwhile)
     with pytest.raises(CheckpointError, match="changed while it was in use"):
         model.hsv(device="cpu", cache=cache)
-    assert cache.get(HsvWork("cpu").key(model.content(model.layers[0]))) is None
+    assert cache.get(key) is None
 
 
 def test_progress_of_what_is_known_is_complete_at_once(model, tmp_path):
