@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.damage import Edit, bytes_damaged, json_damaged, one_of
-from tests.fuzz.targets import Files, Target, _layers
+from tests.fuzz.made import Files, layers
+from tests.fuzz.targets import Target
 
 POLICY = """
 [check]
@@ -63,7 +64,7 @@ def read_policies(folder: Path) -> None:
 
 
 def _model() -> Files:
-    return next(files for files in _layers() if b"s4_layers.0.kernel.C" in files["model.safetensors"])
+    return next(files for files in layers() if b"s4_layers.0.kernel.C" in files["model.safetensors"])
 
 
 def _printed(*args: str) -> bytes:

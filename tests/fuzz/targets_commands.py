@@ -8,14 +8,15 @@ from functools import cache
 from pathlib import Path
 
 from tests.fuzz.damage import bytes_damaged, header_damaged, json_damaged, one_of
-from tests.fuzz.targets import Files, Target, _layers, _models
+from tests.fuzz.made import Files, layers, models
+from tests.fuzz.targets import Target
 
 
 @cache
 def _checkpoints() -> list[Files]:
     """A few families, small ones, so that a command takes little."""
     wanted = (b"s4_layers.0.kernel.C", b"lambda_log", b"nu_log")
-    found = [files for files in _layers() if any(word in files["model.safetensors"] for word in wanted)]
+    found = [files for files in layers() if any(word in files["model.safetensors"] for word in wanted)]
     return found[:4]
 
 
@@ -54,7 +55,7 @@ def run_compress(folder: Path) -> None:
 _DAMAGE = {".safetensors": one_of(header_damaged, bytes_damaged), "config.json": one_of(json_damaged, bytes_damaged)}
 
 COMMANDS: dict[str, Target] = {
-    "inspect": Target(run_inspect, lambda: _models()[::8], _DAMAGE, 30),
+    "inspect": Target(run_inspect, lambda: models()[::8], _DAMAGE, 30),
     "hsv": Target(run_hsv, _checkpoints, _DAMAGE, 20),
     "compress": Target(run_compress, _checkpoints, _DAMAGE, 12),
 }
