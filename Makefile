@@ -14,19 +14,21 @@ PROJECTED := demo/bytes-mamba2-projected16
 CALIBRATION := fixtures/stdlib-calibration.npy
 HELD_OUT := fixtures/stdlib-heldout.npy
 
-.PHONY: help demo test test-ray fuzz faults lint style types imports format aot aot-update bench clean
+.PHONY: help demo test test-browser test-ray fuzz faults lint style types imports format aot aot-update bench docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then inspect, analyse, compress, validate and evaluate trained checkpoints"
 	@echo "make test    install with the test tools, then run the tests"
 	@echo "make test-ray  install with Ray, then run the tests of --engine ray on a cluster of two workers"
+	@echo "make test-browser  install Chromium (Debian, as root) and a driver library, then run the tests of pages in it"
 	@echo "make fuzz    damaged files for every reader, at random, for FUZZ_SECONDS (600); numbers in fuzz-record.json"
 	@echo "make faults  FAULT_KILLS (200) kills of writing commands at random moments, and the other fault tests"
 	@echo "make lint    style, types and the import contract"
 	@echo "make format  rewrite the files in the house style"
 	@echo "make aot     compile every Triton kernel for sm_80 and sm_90 and compare with the recorded limits"
 	@echo "make bench   install with the benchmark's peers, then run the benchmarks"
+	@echo "make docs    install with the site's tools, then build the documentation into site/, without network"
 	@echo "make clean   remove .venv, demo and caches"
 
 # One stamp file per set of extras: installed once, again when what is to be installed changes.
@@ -55,6 +57,11 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(PY)
 	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[bench]"
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing ssmtool and the tools of its documentation into $(VENV)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[docs]"
+	@touch $@ $(VENV)/.installed
+
 define show
 @echo
 @echo '$$ $(1)'
@@ -81,6 +88,14 @@ test: $(VENV)/.installed-test
 
 test-ray: $(VENV)/.installed-ray
 	@$(PY) -m pytest tests/pipeline/test_ray_cluster.py $(PYTEST_FLAGS)
+
+# CHROMIUM_INSTALL is how a browser comes here if there is none; the driver library is a Python package.
+CHROMIUM_INSTALL ?= apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
+
+test-browser: $(VENV)/.installed-test
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || $(CHROMIUM_INSTALL)
+	@$(PY) -m pip install $(PIP_FLAGS) -e ".[browser]"
+	@$(PY) -m pytest -m browser tests/browser $(PYTEST_FLAGS)
 
 FUZZ_SECONDS ?= 600
 FAULT_KILLS ?= 200
@@ -120,6 +135,10 @@ aot-update: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	@$(PY) tests/benchmarks
 
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "Wrote site/index.html"
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

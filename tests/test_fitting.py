@@ -122,26 +122,27 @@ def odd_states():
     """States that are not of the fit above, as damaged and foreign files have them."""
     whole = Kept()
     run(FULL, whole)
-    assert whole.state is not None
-    number = next(iter(whole.state["moments"]))
+    state = whole.state
+    assert state is not None
+    number = next(iter(state["moments"]))
 
     def changed(**new):
-        return {**copy.deepcopy(whole.state), **new}
+        return {**copy.deepcopy(state), **new}
 
     def moments(**new):
-        return {**copy.deepcopy(whole.state["moments"]), number: {**whole.state["moments"][number], **new}}
+        return {**copy.deepcopy(state["moments"]), number: {**state["moments"][number], **new}}
 
-    for key in whole.state:
+    for key in state:
         if key != "moments":
-            yield f"no {key}", {name: x for name, x in whole.state.items() if name != key}
+            yield f"no {key}", {name: x for name, x in state.items() if name != key}
         yield f"{key} a text", changed(**{key: "x"})
         yield f"{key} a list of lists", changed(**{key: [[1]]})
     yield "more steps than the fit has", changed(done=10**9)
     yield "a step of the optimiser that is none", changed(moments=moments(step=torch.tensor(-1.0)))
     yield "a second moment that is missing", changed(moments={number: {"step": torch.tensor(1.0)}})
     yield "moments of another shape", changed(moments=moments(exp_avg=torch.zeros(9)))
-    yield "leaves of another shape", changed(leaves=[torch.zeros(9) for _ in whole.state["leaves"]])
-    yield "one leaf more", changed(kept=[*whole.state["kept"], torch.zeros(1)])
+    yield "leaves of another shape", changed(leaves=[torch.zeros(9) for _ in state["leaves"]])
+    yield "one leaf more", changed(kept=[*state["kept"], torch.zeros(1)])
     yield "a generator of another kind", changed(generator=torch.zeros(8, dtype=torch.uint8))
 
 

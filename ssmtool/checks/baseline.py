@@ -76,11 +76,16 @@ class _CalibratedRow(Facts):
 
 
 class _CompressRow(Facts):
-    systems: int
-    order: int
     orders_after: list[int]
     hinf_error_relative: float
     h2_error_relative: float
+    bytes_before: int
+    bytes_after: int
+
+
+class _SelectiveRow(Facts):
+    states_after: int
+    scan_error: float
     bytes_before: int
     bytes_after: int
 
@@ -170,6 +175,8 @@ def _record(head: _Head, tree: dict[str, Any], row: dict[str, Any]) -> Record:
         return replace(facts, values=np.concatenate(measured)) if measured else facts
     if head.command == "compress" and "orders_after" in row:
         return replace(facts, reduced=_reduced(head, _CompressRow.model_validate(row)))
+    if head.command == "compress" and "states_after" in row:
+        return replace(facts, reduced=_reduced_selective(head, tree, _SelectiveRow.model_validate(row)))
     if head.command == "inspect":
         return replace(facts, size=_InspectRow.model_validate(row).bytes)
     if head.command == "diagnose":
@@ -192,17 +199,32 @@ def _reduced(head: _Head, row: _CompressRow) -> ReducedRow:
         method=str(head.options.get("method") or "balanced").replace("-", "_"),
         bytes_before=row.bytes_before,
         bytes_after=row.bytes_after,
-        states_before=row.systems * row.order,
+        states_before=(row.systems or 0) * (row.order or 0),
         states_after=sum(row.orders_after),
         hinf=row.hinf_error_relative,
         h2=row.h2_error_relative,
     )
 
 
+def _reduced_selective(head: _Head, tree: dict[str, Any], row: _SelectiveRow) -> ReducedRow:
+    systems, stock = row.systems or 0, tree.get("export") == "stock"
+    return ReducedRow(
+        target=str(tree.get("target", "")) if stock else "",
+        method="balanced",
+        bytes_before=row.bytes_before,
+        bytes_after=row.bytes_after,
+        states_before=systems * (row.stored_slots or 0),
+        states_after=systems * row.states_after,
+        hinf=row.scan_error,
+        h2=row.scan_error,
+        reason="" if tree.get("refit_steps") == 0 else "its error is that of a fit",
+    )
+
+
 def _rows(kind: Any, section: dict[str, Any], layer: str) -> Any:
     """Rows of a section about a layer: one, or one per mixer, called layer[0], layer[1], ..."""
-    rows = TypeAdapter(list[kind]).validate_python(section.get("layers", []))
-    return tuple(row for row in rows if row.name == layer or row.name.startswith(f"{layer}["))
+    rows = TypeAdapter(list[dict[str, Any]]).validate_python(section.get("layers", []))
+    return tuple(row for row in map(kind.model_validate, rows) if row.name == layer or row.name.startswith(f"{layer}["))
 
 
 def _matrix(rows: list[list[float]]) -> np.ndarray:

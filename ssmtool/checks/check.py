@@ -13,14 +13,18 @@ from ssmtool.checks.rules._contract import Measurement, Unmeasured
 from ssmtool.checks.subject import Bench, Step
 from ssmtool.checks.words import outcome_text
 from ssmtool.errors import UsageError
+from ssmtool.pipeline.engines import local
 from ssmtool.pipeline.model import matching
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
     from ssmtool.checks.baseline import Baseline, Recorded
     from ssmtool.families._contract import Layer
+    from ssmtool.pipeline.engines._contract import Engine
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource
+
+_SKIPPED: Mapping[str, Status] = {"note": "skipped", "warn": "warning", "error": "error"}
 
 
 def check(
@@ -31,7 +35,7 @@ def check(
     source: TokenSource | None = None,
     baseline: Baseline | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    engine: Engine | None = None,
     step: Step = lambda label, done, total, unit: None,
 ) -> Check:
     """Check models against a policy.
@@ -43,7 +47,7 @@ def check(
         source: where tokens for selective layers are from.
         baseline: an earlier document, for limits on changes.
         device: "auto", "cpu" or "cuda".
-        jobs: layers at a time.
+        engine: where layers are worked on; this process by default.
         step: called with (label, done, total, unit).
 
     Raises:
@@ -53,7 +57,7 @@ def check(
     checked = []
     used: set[Entry] = set()
     for model in models:
-        bench = Bench(model, cache, source, device, jobs, step)
+        bench = Bench(model, cache, source, device, engine or local(), step)
         recorded = None if baseline is None else _recorded(baseline, model)
         layers = matching(model.layers, policy.value("layers"))
         findings = []
@@ -154,7 +158,7 @@ def _finding(
     keys = dict(entry.keys)
     title, unit = module.title(keys), keys.get("of", module.UNIT)
     was = None if then is None else then.value
-    skipped: Status = {"note": "skipped", "warn": "warning", "error": "error"}[policy.value("skipped")]
+    skipped = _SKIPPED[policy.value("skipped")]
     if isinstance(now, Unmeasured):
         return Finding(entry, layer, skipped, title, unit, baseline=was, reason=str(now))
     outcomes = tuple(_outcome(limit, now, was, compared, unit) for limit in entry.limits)

@@ -14,6 +14,7 @@ import numpy as np
 from ssmtool.cache import digest
 from ssmtool.checks.record import ReducedRow
 from ssmtool.checks.rules._contract import Measurement, Unmeasured
+from ssmtool.sources import version_of
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource
 
-REDUCTION_VERSION = 1
+VERSION = 1
+SOURCES = (
+    *("ssmtool.checks", "ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool.selective"),
+    *("ssmtool.analyses", "ssmtool.reductions", "ssmtool.pipeline", "ssmtool_kernels"),
+)
+"""Packages whose code the numbers depend on."""
 
 
 def find_number(cache: Cache, key: str) -> Measurement | Unmeasured | None:
@@ -54,7 +60,7 @@ def kept_rows(
 ) -> dict[str, ReducedRow]:
     """What compress would make of some layers, from the cache or measured; the hash is of all of them, in order."""
     contents = [model.content(layer) for layer in group]
-    key = digest("check reduction", REDUCTION_VERSION, asked, contents, _config(model))
+    key = digest("check reduction", VERSION, version_of(*SOURCES), asked, contents, _layout(model))
     arrays = cache.get(key)
     if arrays is not None and "rows" in arrays:
         found = json.loads(_text(arrays["rows"]))
@@ -74,7 +80,13 @@ def tokens_key(model: Model, source: TokenSource) -> str:
         if parts[name] is not None:
             parts[name] = _file_hash(Path(parts[name]))
     tokenizer = _file_hash(folder / "tokenizer.json") if source.text is not None and folder.is_dir() else ""
-    return digest("model on tokens", 1, model.checkpoint.sha256(), _config(model), parts, tokenizer)
+    return digest("model on tokens", VERSION, model.checkpoint.sha256(), _config(model), parts, tokenizer)
+
+
+def _layout(model: Model) -> str:
+    """Hash of the headers and the configuration: what a reduced layer is stored as depends on them."""
+    infos = {name: (info.dtype, info.shape) for name, info in model.checkpoint.tensors.items()}
+    return digest("layout", VERSION, infos, _config(model))
 
 
 def _config(model: Model) -> str:

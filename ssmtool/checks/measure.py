@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ssmtool import plugins
 from ssmtool.cache import digest
-from ssmtool.checks.kept import find_number, keep_number, tokens_key
+from ssmtool.checks.kept import SOURCES, VERSION, find_number, keep_number, tokens_key
 from ssmtool.checks.policy import Scope
-from ssmtool.checks.rules._contract import NEEDS_TOKENS, Measurement, Unmeasured
+from ssmtool.checks.rules._contract import NEEDS_TOKENS, Basis, Measurement, Unmeasured
 from ssmtool.checks.subject import Bench, Subject
+from ssmtool.sources import version_of
 
 if TYPE_CHECKING:
     from ssmtool.checks.record import Record
@@ -50,11 +51,7 @@ def measured(
             continue
         key = ""
         if basis != "reduction":  # which is kept for all of its layers at once
-            parts: tuple[Any, ...] = (keys, scope, bench.model.content(layer))
-            if basis == "tokens":
-                assert bench.source is not None
-                parts = (*parts, layer.name, tokens_key(bench.model, bench.source))
-            key = digest(f"check {rule}", module.VERSION, *parts)
+            key = _key(bench, rule, basis, keys, layer, scope)
             known = find_number(bench.cache, key)
             if known is not None:
                 found[layer.name] = known
@@ -66,9 +63,18 @@ def measured(
             found[layer.name] = module.measure(Subject(layer, tuple(layers), scope == "model", bench), keys)
         except Unmeasured as reason:
             found[layer.name] = reason
-        if key:
+        if key and key == _key(bench, rule, module.basis(layer, keys), keys, layer, scope):  # nobody wrote to it
             keep_number(bench.cache, key, found[layer.name])
     return {layer.name: found[layer.name] for layer in layers}
+
+
+def _key(bench: Bench, rule: str, basis: Basis, keys: Mapping[str, Any], layer: Layer, scope: Scope) -> str:
+    """Under which the number is kept."""
+    parts: tuple[Any, ...] = (version_of(*SOURCES), keys, scope, bench.device, bench.model.content(layer))
+    if basis == "tokens":
+        assert bench.source is not None
+        parts = (*parts, layer.name, tokens_key(bench.model, bench.source))
+    return digest(f"check {rule}", VERSION, *parts)
 
 
 def recalled(rule: str, keys: Mapping[str, Any], scope: Scope, record: Record) -> Measurement | None:

@@ -30,6 +30,14 @@ class Origin:
 BUILT_IN, DEFAULT, COMMAND_LINE = Origin("built-in"), Origin("default"), Origin("command line")
 
 
+def shown(file: Path) -> str:
+    """A file as messages name it: relative where it is below the current directory."""
+    try:
+        return str(file.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(file)
+
+
 @dataclass(frozen=True)
 class Setting:
     """A value and where it is from."""
@@ -86,6 +94,11 @@ class Policy:
     file: Path | None
     settings: Mapping[str, Setting]
     entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """The file as messages name it; "built-in" without one."""
+        return BUILT_IN.source if self.file is None else shown(self.file)
 
     def value(self, key: str) -> Any:
         """A setting's value."""

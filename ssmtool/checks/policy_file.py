@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssmtool import plugins
-from ssmtool.checks.limits import KINDS, Limit, parse_limit
-from ssmtool.checks.policy import BUILT_IN, COMMAND_LINE, DEFAULT, Entry, Origin, Policy, Setting
+from ssmtool.checks.limits import KINDS, Kind, Limit, parse_limit
+from ssmtool.checks.policy import BUILT_IN, COMMAND_LINE, DEFAULT, Entry, Origin, Policy, Setting, shown
 from ssmtool.checks.rules._contract import RuleKeys
 from ssmtool.checks.toml_lines import Place, line_of, lines
 from ssmtool.errors import UsageError
@@ -20,7 +20,7 @@ from ssmtool.errors import UsageError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 RULES = "ssmtool.checks.rules"
 OWN, SHARED = "ssmtool.toml", "pyproject.toml"
@@ -79,7 +79,7 @@ def read_policy(file: Path | None, changes: Sequence[str] = ()) -> Policy:
         UsageError: a file that cannot be read or is no TOML, a key that does not exist, a value that is wrong.
     """
     tree, found, prefix = ({}, {}, ()) if file is None else _section(file)
-    reader = _Reader("" if file is None else _shown(file), found, prefix)
+    reader = _Reader("" if file is None else shown(file), found, prefix)
     top = reader.validated(CheckKeys, tree, ())
     written: dict[str, list[tuple[dict[str, Any], Place]]] = {}
     for rule in top.rules:
@@ -173,7 +173,7 @@ def _entry(rule: str, table: Mapping[str, Any], origin_of: Any, start: Origin, r
     place: Place = ("rules", rule)
     where = _Located(reader, origin_of, start)
     keys: RuleKeys = validated(module.Keys, dict(table), place, where)
-    limits = {kind: getattr(keys, kind) for kind in KINDS if getattr(keys, kind) is not None}
+    limits: dict[Kind, Any] = {kind: getattr(keys, kind) for kind in KINDS if getattr(keys, kind) is not None}
     limits = limits or dict(module.DEFAULT_LIMITS)
     own = {name: getattr(keys, name) for name in type(keys).model_fields if name not in RuleKeys.model_fields}
     for kind, value in limits.items():
@@ -256,10 +256,10 @@ def _section(file: Path) -> tuple[dict[str, Any], dict[Place, int], tuple[str, .
     tree, text = _parsed(file)
     shared = file.name == SHARED
     if shared and "ssmtool" not in _table(tree, "tool"):
-        raise UsageError("has no [tool.ssmtool.check]", where=_shown(file), remedy="Add it, or name another --policy")
+        raise UsageError("has no [tool.ssmtool.check]", where=shown(file), remedy="Add it, or name another --policy")
     above: tuple[str, ...] = ("tool", "ssmtool") if shared else ()
     found = lines(text)
-    reader = _Reader(_shown(file), found, above)
+    reader = _Reader(shown(file), found, above)
     own = _table(_table(tree, "tool"), "ssmtool") if shared else tree
     if not isinstance(own, dict):
         raise reader.fail((), "tool.ssmtool is no table")
@@ -281,21 +281,13 @@ def _parsed(file: Path) -> tuple[dict[str, Any], str]:
         text = file.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), text
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror or error}", where=_shown(file)) from error
+        raise UsageError(f"cannot be read: {error.strerror or error}", where=shown(file)) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"is not UTF-8 (byte {error.start})", where=_shown(file)) from error
+        raise UsageError(f"is not UTF-8 (byte {error.start})", where=shown(file)) from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not valid TOML: {error}", where=_shown(file)) from error
+        raise UsageError(f"is not valid TOML: {error}", where=shown(file)) from error
     except (RecursionError, ValueError) as error:
-        raise UsageError(f"cannot be read as TOML: {error}", where=_shown(file)) from error
-
-
-def _shown(file: Path) -> str:
-    """The file as messages name it: relative where it is below the current directory."""
-    try:
-        return str(file.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(file)
+        raise UsageError(f"cannot be read as TOML: {error}", where=shown(file)) from error
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from glob import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,15 @@ from ssmtool.checks.kept import kept_rows
 from ssmtool.checks.record import ReducedRow
 from ssmtool.checks.rules._contract import NEEDS_TOKENS, Unmeasured
 from ssmtool.checks.rules._reduction import target
-from ssmtool.errors import CalibrationError, ReductionError
+from ssmtool.checks.would_reduce import would_reduce, would_reduce_selective
+from ssmtool.errors import CalibrationError
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
     from ssmtool.families._contract import Layer
     from ssmtool.lti.hankel import Spectrum
     from ssmtool.lti.systems import System
+    from ssmtool.pipeline.engines._contract import Engine
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource
     from ssmtool.selective.spectrum import CalibratedSpectrum
@@ -33,16 +35,15 @@ class Bench:
         cache: for what is expensive.
         source: where tokens are from, if there are any.
         device: where to compute.
-        jobs: layers at a time.
+        engine: where layers are worked on.
         step: called with (label, done, total, unit).
     """
 
     def __init__(
-        self, model: Model, cache: Cache, source: TokenSource | None, device: str, jobs: int, step: Step
+        self, model: Model, cache: Cache, source: TokenSource | None, device: str, engine: Engine, step: Step
     ) -> None:
-        self.model, self.cache, self.source, self.device, self.jobs, self.step = (
-            model, cache, source, device, jobs, step,
-        )  # fmt: skip
+        self.model, self.cache, self.source = model, cache, source
+        self.device, self.engine, self.step = device, engine, step
         self._spectra: dict[str, Spectrum] = {}
         self._system: tuple[str, System] | None = None
         self._calibrated: dict[str, tuple[CalibratedSpectrum, ...]] | str | None = None
@@ -58,7 +59,7 @@ class Bench:
                 device=self.device,
                 progress=lambda layer, done, total: self.step(layer.name, done, total, "systems"),
                 cache=self.cache,
-                jobs=self.jobs,
+                engine=self.engine,
             )
             self._spectra.update({entry.layer.name: entry.spectrum for entry in found})
 
@@ -80,7 +81,7 @@ class Bench:
         if self._calibrated is None:
             from ssmtool.pipeline.selective_hsv import calibrated_hsv
 
-            runner, tokens = self._tokens()
+            runner, tokens = self.tokens()
             try:
                 found = calibrated_hsv(self.model, runner, tokens, step=self.step)
                 self._calibrated = {row.layer.name: row.spectra for row in found.layers}
@@ -97,7 +98,7 @@ class Bench:
         if layer.lti or self.source is None:
             return diagnose(self.model, [name], layers=[escape(layer.name)]).sections[name]
         if name not in self._sections:
-            runner, tokens = self._tokens()
+            runner, tokens = self.tokens()
             selective = [other.name for other in self.model.layers if not other.lti]
             found = diagnose(
                 self.model, [name], layers=list(map(escape, selective)), runner=runner, tokens=tokens, step=self.step
@@ -110,16 +111,23 @@ class Bench:
         kind, value = target(keys)
         place = (tuple(layer.name for layer in group), kind, value, keys["method"])
         if place not in self._reduced:
+            asked = (kind, value, keys["method"], self.device)
             self._reduced[place] = kept_rows(
-                self.cache,
-                self.model,
-                group,
-                (kind, value, keys["method"]),
-                lambda: would_reduce(self.model, group, kind, value, keys["method"], self.device, self.step),
+                self.cache, self.model, group, asked, lambda: would_reduce(self, group, kind, value, keys["method"])
             )
         return self._reduced[place]
 
-    def _tokens(self) -> tuple[Any, Any]:
+    def reduced_selective(self, keys: Mapping[str, Any]) -> dict[str, ReducedRow]:
+        """The same of all selective layers; see `would_reduce_selective`. Raises Unmeasured."""
+        place = target(keys)
+        if place not in self._reduced:
+            try:
+                self._reduced[place] = would_reduce_selective(self, *place)
+            except CalibrationError as error:
+                raise Unmeasured(error.line()) from error
+        return self._reduced[place]
+
+    def tokens(self) -> tuple[Any, Any]:
         """The running model and its tokens. Raises Unmeasured without tokens."""
         if self.source is None:
             raise Unmeasured(NEEDS_TOKENS)
@@ -170,54 +178,12 @@ class Subject:
 
     def reduced(self, keys: Mapping[str, Any]) -> ReducedRow:
         """What compress would make of the layer. Raises Unmeasured."""
+        states = self.layer.order if self.layer.lti else self.layer.slots
+        if keys["rank"] is not None and keys["rank"] > states:
+            raise Unmeasured(f"has {states} states, fewer than rank {keys['rank']}")
         if not self.layer.lti:
-            raise Unmeasured("what compress makes of selective layers rests on a fit: compare with validate")
-        if keys["rank"] is not None and keys["rank"] > self.layer.order:
-            raise Unmeasured(f"has {self.layer.order} states, fewer than rank {keys['rank']}")
+            if not self.layer.options.get("exportable", True):
+                raise Unmeasured("its surroundings are not a causal sequence model: it cannot be reduced")
+            return self.bench.reduced_selective(keys)[self.layer.name]
         linear = [layer for layer in self.group if layer.lti and (keys["rank"] or 0) <= layer.order]
         return self.bench.reduced(linear, keys)[self.layer.name]
-
-
-def would_reduce(
-    model: Model, group: Sequence[Layer], kind: str, value: float, method: str, device: str, step: Step
-) -> dict[str, ReducedRow]:
-    """What compress would make of some layers together: one state size per family and variant, nothing written."""
-    from ssmtool.pipeline.methods import How
-    from ssmtool.pipeline.reduce import reduce_layer
-    from ssmtool.pipeline.storage import layer_bytes, store, stored_widths, tensor_bytes
-    from ssmtool.pipeline.targets import asked
-
-    wish = asked(group, **{kind: value})
-    rows: dict[str, ReducedRow] = {}
-    done = []
-    how = How(method, by_name=method != "balanced")
-    for layer, goal in zip(group, wish.targets, strict=True):
-        size = sum(tensor_bytes(model.checkpoint.tensors[name]) for name in layer.tensors.values())
-        states = layer.systems * layer.order
-        as_is = ReducedRow(f"{kind} {value:g}", method, size, size, states, states, 0.0, 0.0)
-        bar = lambda n, total, layer=layer: step(layer.name, n, total, "systems")  # noqa: E731
-        try:
-            row, result = reduce_layer(model, layer, model.system(layer), goal, how, device=device, progress=bar)
-        except ReductionError as error:
-            rows[layer.name] = replace(as_is, reason=error.line())
-            continue
-        done.append((as_is, row, result))
-    widths = stored_widths(
-        [row.layer for _, row, _ in done], [row.slots for _, row, _ in done], per_layer=False, pad_to=None
-    )
-    for (as_is, row, result), width in zip(done, widths, strict=True):
-        layer = row.layer
-        if width >= layer.slots and not layer.constraints.export:
-            minimal = as_is.states_before - int(result.spectrum.redundant.sum())
-            rows[layer.name] = replace(as_is, states_after=minimal)
-            continue
-        before, after = layer_bytes(model, layer, store(model, layer, result.system, width))
-        rows[layer.name] = replace(
-            as_is,
-            bytes_before=before,
-            bytes_after=after,
-            states_after=int(row.orders.sum()),
-            hinf=row.hinf_relative,
-            h2=row.h2_relative,
-        )
-    return rows

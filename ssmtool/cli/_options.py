@@ -178,3 +178,15 @@ def chosen_engine(name: EngineName, address: str | None, jobs: int) -> Iterator[
 
     with closing(RayCluster(address)) as cluster:
         yield cluster
+
+
+def not_for_selective(engine: EngineName, jobs: int) -> None:
+    """Raises UsageError for options that selective layers, which are measured in a running model, cannot follow."""
+    from ssmtool.errors import UsageError
+
+    for option, given in (("--engine ray", engine is not EngineName.local), ("--jobs", jobs != 1)):
+        if given:
+            raise UsageError(
+                f"{option} is for linear time-invariant layers",
+                remedy="Selective layers are measured on tokens, all in one run of the model",
+            )

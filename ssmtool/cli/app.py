@@ -20,7 +20,9 @@ from ssmtool.cli import (
     hsv,
     identify,
     inspect,
+    plot,
     realize,
+    report,
     speculate,
     train,
     validate,
@@ -28,8 +30,8 @@ from ssmtool.cli import (
 from ssmtool.version import __version__
 
 _COMMANDS = (
-    inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train, speculate, bench,
-    config,
+    inspect, hsv, diagnose, check, diff, compress, validate, report, plot, realize, identify, evaluate, train,
+    speculate, bench, config,
 )  # fmt: skip
 
 

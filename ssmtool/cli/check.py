@@ -11,9 +11,12 @@ import typer
 from ssmtool import plugins
 from ssmtool.cli._options import (
     CHECKPOINT,
+    AddressOption,
     CacheOption,
     Device,
     DeviceOption,
+    EngineName,
+    EngineOption,
     FamilyOption,
     JobsOption,
     JsonOption,
@@ -21,6 +24,7 @@ from ssmtool.cli._options import (
     NoCacheOption,
     checked_device,
     chosen_cache,
+    chosen_engine,
     examples,
     quiet_option,
 )
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from ssmtool.cache import Cache
     from ssmtool.checks.findings import Check
     from ssmtool.checks.policy import Policy
+    from ssmtool.pipeline.engines._contract import Engine
 
 EXAMPLES = examples(
     "ssmtool check model.safetensors",
@@ -90,6 +95,8 @@ def command(
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     json: JsonOption = False,
@@ -106,24 +113,25 @@ def command(
     from ssmtool.cli._formats import parse_formats, put_out
 
     wanted = parse_formats(formats, json)
-    where, kept = checked_device(device), chosen_cache(cache, no_cache)
+    where, kept = checked_device(device, engine), chosen_cache(cache, no_cache)
     given = {"tokens": tokens, "text": text, "bytes": as_bytes or None, "self": sampled}
     given |= {"length": length, "sequences": sequences, "seed": seed, "baseline": baseline, "layers": layers}
     asked = _with_options(resolved(policy, changes), given, only)
-    with Bar(quiet) as bar:
-        found = _check(models, asked, family, where, kept, jobs, bar)
+    with Bar(quiet) as bar, chosen_engine(engine, address, jobs) as workers:
+        found = _check(models, asked, family, where, kept, workers, bar)
     options: dict[str, Any] = {
         "policy": policy, "set": changes, "rule": only, "format": formats, "strict": strict, "exit_zero": exit_zero,
-        "family": family, "device": device.value, "jobs": jobs, **{key: asked.value(key) for key in asked.settings},
+        "family": family, "device": device.value, "jobs": jobs, "engine": engine.value,
+        **{key: asked.value(key) for key in asked.settings},
     }  # fmt: skip
     put_out(found, wanted, strict, options, quiet)
     if quiet:
         for finding in found.findings:
             if finding.status in ("error", "warning"):
-                from ssmtool.report.check_facts import lined
+                from ssmtool.errors import printable
 
                 words = f"{finding.status}: {finding.identifier}: {finding.layer or 'model'}: {finding.message}"
-                print(f"ssmtool: {lined(words)}", file=sys.stderr)
+                print(f"ssmtool: {printable(words)}", file=sys.stderr)
     if not found.passed(strict) and not exit_zero:
         raise typer.Exit(1)
 
@@ -149,7 +157,7 @@ def _with_options(policy: Policy, given: dict[str, Any], only: list[str] | None)
 
 
 def _check(
-    models: list[str], policy: Policy, family: str | None, device: str, cache: Cache, jobs: int, bar: Bar
+    models: list[str], policy: Policy, family: str | None, device: str, cache: Cache, engine: Engine, bar: Bar
 ) -> Check:
     from ssmtool.checks.check import check
     from ssmtool.pipeline.model import load
@@ -164,7 +172,7 @@ def _check(
         [load(model, family=family) for model in models],
         policy,
         cache=cache,
-        jobs=jobs,
+        engine=engine,
         source=source,
         baseline=baseline,
         device=device,

@@ -25,6 +25,7 @@ from ssmtool.cli._options import (
     chosen_cache,
     chosen_engine,
     examples,
+    not_for_selective,
     quiet_option,
 )
 from ssmtool.cli._output import emit
@@ -217,6 +218,7 @@ def command(
         drop(found, source, output, drop_blocks, dry_run, where, {**given, **rest} if json else None, quiet)
         return
     if not any(layer.lti for layer in found.select(layers)):
+        not_for_selective(engine, jobs)
         linear_only = {"per-layer": per_layer, "calibrate": calibrate, "residues": residues, "refine": refine}
         linear_only |= {"horizon": horizon, "band": band, "model-code": model_code, "pad-to": pad_to}
         linear_only |= {"final": final is not None, "outputs": outputs, "control": control}

@@ -31,7 +31,8 @@ def command(
 ) -> None:
     """Show the policy that check would use here.
 
-    Every setting and rule, its value, and the file and line it is from. The file is the nearest ssmtool.toml, or pyproject.toml with a [tool.ssmtool], upward from the current directory.
+    Every setting and rule, its value, and the file and line it is from. The file is the nearest ssmtool.toml, or
+    pyproject.toml with a [tool.ssmtool], upward from the current directory.
     """
     found = resolved(policy, changes)
     if json:

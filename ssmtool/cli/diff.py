@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssmtool.cli._options import (
+    AddressOption,
     CacheOption,
     Device,
     DeviceOption,
+    EngineName,
+    EngineOption,
     FamilyOption,
     JobsOption,
     JsonOption,
@@ -18,6 +21,7 @@ from ssmtool.cli._options import (
     NoCacheOption,
     checked_device,
     chosen_cache,
+    chosen_engine,
     examples,
     quiet_option,
 )
@@ -27,6 +31,7 @@ from ssmtool.cli._progress import Bar
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
     from ssmtool.checks.diff import Profile
+    from ssmtool.pipeline.engines._contract import Engine
 
 EXAMPLES = examples(
     "ssmtool diff before.safetensors after.safetensors",
@@ -44,6 +49,8 @@ def command(
     family: FamilyOption = None,
     device: DeviceOption = Device.auto,
     jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     json: JsonOption = False,
@@ -54,11 +61,11 @@ def command(
     Stored states, sizes, Hankel singular values, orders, stability, memory: what is in both is compared, what one side
     does not know is left out. Differences below one part in 10^9 are rounding.
     """
-    where, kept = checked_device(device), chosen_cache(cache, no_cache)
+    where, kept = checked_device(device, engine), chosen_cache(cache, no_cache)
     from ssmtool.checks.diff import diff
 
-    with Bar(quiet) as bar:
-        sides = [_side(side, layers, family, where, kept, jobs, bar) for side in (before, after)]
+    with Bar(quiet) as bar, chosen_engine(engine, address, jobs) as workers:
+        sides = [_side(side, layers, family, where, kept, workers, bar) for side in (before, after)]
     found = diff(sides[0][0], sides[1][0])
     if json:
         from ssmtool.report.diff_document import Side, diff_document
@@ -79,7 +86,7 @@ def command(
 
 
 def _side(
-    path: str, patterns: list[str] | None, family: str | None, device: str, cache: Cache, jobs: int, bar: Bar
+    path: str, patterns: list[str] | None, family: str | None, device: str, cache: Cache, engine: Engine, bar: Bar
 ) -> tuple[dict[str, Profile], str | None]:
     """The layers of one side, and the command that made it if it is a document. Raises UsageError."""
     from fnmatch import fnmatchcase
@@ -92,7 +99,7 @@ def _side(
 
     if Path(path).suffix.lower() != ".json":
         model = load(path, family=family)
-        bench = Bench(model, cache, None, device, jobs, bar.step)
+        bench = Bench(model, cache, None, device, engine, bar.step)
         return profiles_of_model(bench, model.select(patterns)), None
     document = read_baseline(path)
     if len(document.models) != 1:

@@ -24,6 +24,7 @@ from ssmtool.cli._options import (
     chosen_cache,
     chosen_engine,
     examples,
+    not_for_selective,
     quiet_option,
 )
 from ssmtool.cli._output import checked_file, emit
@@ -98,6 +99,7 @@ def command(
     source = token_source(tokens, text, as_bytes, sampled, length, sequences, seed)
     found = load(model, family=family)
     if not any(layer.lti for layer in found.select(layers)):
+        not_for_selective(engine, jobs)
         chosen = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "seed": seed}
         options = {"layers": layers, "family": family, "device": device.value, "plot": plot, "csv": csv, **chosen}
         selective_hsv(found, source, layers, where, plot, csv, options if json else None, quiet)

@@ -76,9 +76,9 @@ def check_document(check: Check, strict: bool, options: Mapping[str, Any]) -> Ch
     return CheckDocument(
         **head("check", sources, options),
         passed=check.passed(strict),
-        counts=dict(check.counts),
+        counts={str(status): count for status, count in check.counts.items()},
         policy=PolicyFacts(
-            file=None if check.policy.file is None else str(check.policy.file),
+            file=None if check.policy.file is None else check.policy.name,
             rules=[_entry(entry) for entry in check.policy.entries if entry.severity != "off"],
         ),
         baseline=check.baseline or None,
@@ -88,7 +88,9 @@ def check_document(check: Check, strict: bool, options: Mapping[str, Any]) -> Ch
 
 def spelled(amount: float, percent: bool) -> float | str:
     """A limit as a policy has it."""
-    return f"{amount:.17g}%" if percent else amount
+    if percent:
+        return f"{amount:.15g}%"
+    return int(amount) if amount == int(amount) else amount
 
 
 def _entry(entry: Entry) -> RuleEntry:

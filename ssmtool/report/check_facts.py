@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ssmtool.checks.words import number
+from ssmtool.errors import printable
 from ssmtool.report.text.numbers import plural
 
 if TYPE_CHECKING:
@@ -12,11 +14,6 @@ if TYPE_CHECKING:
 
 WORDS = {"error": "error", "warning": "warning", "skipped": "skipped", "passed": "passed", "measured": "measured"}
 """Status -> word, the worst first."""
-
-
-def lined(text: str) -> str:
-    """Text of a checkpoint or a path on one line: control characters are spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -34,6 +31,12 @@ def wrong(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, then warnings."""
     listed = list(findings)
     return [finding for status in ("error", "warning") for finding in listed if finding.status == status]
+
+
+def whole(findings: Iterable[Finding]) -> str:
+    """What percentages are of, the largest of the layers; – where there is nothing."""
+    found = [(finding.whole, finding.unit) for finding in findings if finding.whole is not None]
+    return number(*max(found)) if found else "–"
 
 
 def tally(findings: Iterable[Finding]) -> str:
@@ -58,9 +61,9 @@ def skipped_lines(findings: Iterable[Finding]) -> list[str]:
             layers.setdefault((finding.entry.rule, finding.message), []).append(finding.layer)
     found = []
     for (rule, reason), names in layers.items():
-        few = "the model" if names == [""] else ", ".join(map(lined, names[:3]))
+        few = "the model" if names == [""] else ", ".join(map(printable, names[:3]))
         few += f" and {len(names) - 3} more" if len(names) > 3 else ""
-        found.append(f"Skipped: {rule}, {lined(reason)} ({few}).")
+        found.append(f"Skipped: {rule}, {printable(reason)} ({few}).")
     return found
 
 
@@ -68,8 +71,7 @@ def places(check: Check) -> str:
     """Where the policy is from."""
     entries = [entry for entry in check.policy.entries if entry.severity != "off"]
     rules = plural(len({entry.rule for entry in entries}), "rule")
-    file = "built-in" if check.policy.file is None else lined(str(check.policy.file))
-    return f"{file}, {rules}"
+    return f"{printable(check.policy.name)}, {rules}"
 
 
 def headline(check: Check) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssmtool.report.check_facts import lined, skipped_lines, wrong
+from ssmtool.errors import printable
+from ssmtool.report.check_facts import skipped_lines, wrong
 from ssmtool.report.text.numbers import plural
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def command(name: str, message: str, **properties: str) -> str:
 
 
 def _annotation(level: str, path: str, finding: Finding) -> str:
-    layer = lined(finding.layer) or "model"
-    message = f"{layer}: {finding.title}: {lined(finding.message)} ({finding.entry.origin.text})"
+    layer = printable(finding.layer) or "model"
+    message = f"{layer}: {finding.title}: {printable(finding.message)} ({finding.entry.origin.text})"
     return command(level, message, file=path, title=f"ssmtool {finding.identifier}")
 
 

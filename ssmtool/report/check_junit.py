@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from ssmtool.report.check_facts import WORDS, lined
+from ssmtool.errors import printable
+from ssmtool.report.check_facts import WORDS
 from ssmtool.version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def check_junit(check: Check, strict: bool = False) -> str:
 
 def _suite(checked: CheckedModel, strict: bool) -> ElementTree.Element:
     failing = ("error", "warning") if strict else ("error",)
-    name = lined(str(checked.model.checkpoint.path))
+    name = printable(str(checked.model.checkpoint.path))
     suite = ElementTree.Element(
         "testsuite",
         {
@@ -47,16 +48,16 @@ def _suite(checked: CheckedModel, strict: bool) -> ElementTree.Element:
 
 
 def _case(finding: Finding, model: str, failed: bool) -> ElementTree.Element:
-    layer = lined(finding.layer) or "(model)"
+    layer = printable(finding.layer) or "(model)"
     case = ElementTree.Element(
         "testcase", {"classname": f"{model}.{layer}", "name": f"{finding.entry.rule}: {finding.title}"}
     )
-    message = f"{layer}: {finding.title}: {lined(finding.message)}"
+    message = f"{layer}: {finding.title}: {printable(finding.message)}"
     if failed:
         element = ElementTree.SubElement(case, "failure", {"type": finding.identifier, "message": message})
         element.text = f"{message}\nPolicy: {finding.entry.origin.text}"
     elif finding.status == "skipped":
-        ElementTree.SubElement(case, "skipped", {"message": lined(finding.message)})
+        ElementTree.SubElement(case, "skipped", {"message": printable(finding.message)})
     elif finding.status == "warning":
         ElementTree.SubElement(case, "system-out").text = f"{WORDS[finding.status]}: {message}"
     return case

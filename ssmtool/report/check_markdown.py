@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ssmtool.checkpoint.card import escaped
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, wrong
+from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, whole, wrong
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, CheckedModel
@@ -36,7 +36,11 @@ def _model(checked: CheckedModel) -> list[str]:
             rows.append(f"| {_SIGNS[finding.status]} | {escaped(finding.identifier)} | {layer} | {found} |")
         if len(listed) > MOST:
             rows.append(f"| | | | and {len(listed) - MOST} more |")
-    rows += ["", "| | rule | number | layers | least | largest | limits |", "|---|---|---|---:|---:|---:|---|"]
+    rows += [
+        "",
+        "| | rule | number | layers | least | largest | of | limits |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
     for findings in grouped(checked.findings):
         entry, first = findings[0].entry, findings[0]
         worst = next(status for status in WORDS if any(finding.status == status for finding in findings))
@@ -46,7 +50,7 @@ def _model(checked: CheckedModel) -> list[str]:
         limits = ", ".join(map(limit_text, entry.limits)) or "–"
         rows.append(
             f"| {_SIGNS[worst]} {tally(findings)} | {escaped(entry.rule)} | {escaped(first.title)} | {layers} "
-            f"| {least} | {largest} | {limits} |"
+            f"| {least} | {largest} | {whole(findings)} | {limits} |"
         )
     for line in skipped_lines(checked.findings):
         rows += ["", escaped(line)]

@@ -41,7 +41,7 @@ def config_document(policy: Policy, options: Mapping[str, Any]) -> ConfigDocumen
         tool=schema.Tool(version=__version__),
         command="config",
         options={name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
-        file=None if policy.file is None else str(policy.file),
+        file=None if policy.file is None else policy.name,
         settings={
             key: Sourced(value=setting.value, origin=setting.origin.text) for key, setting in policy.settings.items()
         },

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "accuracy": "Hankel singular values against mpmath",
     "engine": "Hankel singular values and balanced truncation against SLICOT, SciPy and pyMOR",
     "scale": "A 4 GB checkpoint: memory and time",
+    "throughput": "Layers per second from one to many layers, and the model of cost that predicts them",
     "regularizer": "What the Hankel regulariser adds to a training step",
     "refine": "Order against accuracy: truncated, refined without labels, refined on noise",
     "truncation": "Accuracy after dropping states, of models trained with and without regularisers",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ssmtool.cache import Cache
@@ -16,7 +17,8 @@ from ssmtool.checks.findings import Check
 from ssmtool.checks.policy_file import read_policy
 from ssmtool.pipeline.model import load
 
-Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # lambda_log (S, n), B (S, n, 1), C (S, 1, n)
+Array = NDArray[np.complexfloating]
+Parts = tuple[Array, Array, Array]  # lambda_log (S, n), B (S, n, 1), C (S, 1, n)
 
 
 def parts(seed: int = 0, systems: int = 3, slots: int = 4) -> Parts:
@@ -37,7 +39,7 @@ def write(path: Path, layers: Mapping[str, Parts]) -> Path:
     return path
 
 
-def _pairs(array: np.ndarray) -> np.ndarray:
+def _pairs(array: Array) -> np.ndarray:
     return np.stack([array.real, array.imag], axis=-1)
 
 

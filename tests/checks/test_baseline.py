@@ -9,7 +9,7 @@ import pytest
 
 from ssmtool.__main__ import main
 from ssmtool.checks.baseline import read_baseline
-from ssmtool.errors import UsageError
+from ssmtool.errors import SsmtoolError, UsageError
 from ssmtool.pipeline.tokens import TokenSource
 from tests.checks.models import checked, parts, write
 from tests.pipeline.language_models import byte_model
@@ -89,6 +89,13 @@ def test_selective_layers(tmp_path, document):
     rules = ("order.energy=0.9", "sigma_tail.beyond=2", "effective_size.min=0")
     for pairs in compared(model, document("hsv", model, "--tokens", file), rules, source=source).values():
         assert all(then == pytest.approx(now, rel=1e-9) for now, then, _ in pairs)
+    reduced = document("compress", model, "--rank", 4, "--refit", 0, "--dry-run", "--tokens", file)
+    for pairs in compared(model, reduced, ("reduced_size.rank=4", "reduced_error.rank=4"), source=source).values():
+        assert all(then == pytest.approx(now, rel=1e-6) for now, then, _ in pairs)
+    fitted = document("compress", model, "--rank", 4, "--refit", 1, "--dry-run", "--tokens", file)
+    pairs = compared(model, fitted, ("reduced_size.rank=4", "reduced_error.rank=4"), source=source)
+    assert all(then == now for now, then, _ in pairs["reduced_size"])
+    assert all(then is None for _, then, _ in pairs["reduced_error"])
     rules = ("margin.min=-1", "reach.min=0", "convergent.by=tokens")
     for pairs in compared(model, document("diagnose", model, "--tokens", file), rules, source=source).values():
         assert all(then == pytest.approx(now, rel=1e-9) for now, then, _ in pairs)
@@ -100,10 +107,10 @@ def test_regressions_are_found(model, document, tmp_path):
     found = checked(worse, "order.energy=0.9", "order.max_increase=0", baseline=read_baseline(path))
     assert {finding.identifier for finding in found.findings} == {"order.max_increase"}
     first = found.findings[0]
-    assert (
-        first.message
-        == f"{first.value:.0f}, was {first.baseline:.0f}: rose by {first.value - first.baseline:.0f}, more than 0"
-    )
+    assert first.value is not None
+    assert first.baseline is not None
+    rise = first.value - first.baseline
+    assert first.message == f"{first.value:.0f}, was {first.baseline:.0f}: rose by {rise:.0f}, more than 0"
     percent = checked(worse, "order.energy=0.9", 'order.max_increase="500%"', baseline=read_baseline(path))
     assert percent.passed()
     fell = checked(worse, "order.energy=0.9", "order.max_decrease=0", baseline=read_baseline(path))
@@ -143,7 +150,7 @@ def test_a_baseline_of_another_model_is_an_error(model, document, tmp_path):
 
 def test_what_is_no_document(tmp_path):
     path = tmp_path / "x.json"
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(SsmtoolError, match="No such file"):
         read_baseline(path)
     good = {
         "schema_version": 1,

@@ -8,13 +8,14 @@ import pytest
 from ssmtool.cache import Cache
 from ssmtool.checks.diff import Profile, _change, diff, differ, profiles_of_model
 from ssmtool.checks.subject import Bench
+from ssmtool.pipeline.engines import local
 from ssmtool.pipeline.model import load
 from tests.checks.models import parts, sigma, write
 
 
 def profiles(path):
     model = load(path)
-    bench = Bench(model, Cache(None), None, "cpu", 1, lambda label, done, total, unit: None)
+    bench = Bench(model, Cache(None), None, "cpu", local(), lambda label, done, total, unit: None)
     return profiles_of_model(bench, model.layers)
 
 

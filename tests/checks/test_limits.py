@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmtool.checks.limits import KINDS, Limit, parse_limit
+from ssmtool.checks.limits import KINDS, Kind, Limit, parse_limit
 
 NUMBERS = st.floats(-1e12, 1e12)
 
@@ -46,9 +46,11 @@ def test_a_change_that_is_allowed_is_not_negative(kind):
 def test_bounds_are_as_defined(value, limit):
     """Beyond rounding, a limit holds exactly if the comparison does."""
     apart = abs(value - limit) > 1e-8 * max(abs(value), abs(limit))
-    for kind, holds in (("min", value >= limit), ("max", value <= limit)):
+    kinds: list[tuple[Kind, bool]] = [("min", value >= limit), ("max", value <= limit)]
+    for kind, holds in kinds:
         one = Limit(kind, limit, False)
         bound = one.bound(None, None)
+        assert bound is not None
         assert bound == limit
         if apart:
             assert one.holds(value, bound) == holds
@@ -56,7 +58,8 @@ def test_bounds_are_as_defined(value, limit):
 
 @given(NUMBERS, NUMBERS, st.floats(0, 1e3))
 def test_changes_are_of_the_baseline(value, was, amount):
-    for kind, sign in (("max_increase", 1), ("max_decrease", -1)):
+    kinds: list[tuple[Kind, int]] = [("max_increase", 1), ("max_decrease", -1)]
+    for kind, sign in kinds:
         for percent, change in ((False, amount), (True, amount / 100 * abs(was))):
             one = Limit(kind, amount, percent)
             bound = one.bound(123.0, was)

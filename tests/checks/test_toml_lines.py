@@ -13,7 +13,7 @@ from ssmtool.checks.toml_lines import line_of, lines
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 TEXT = '''# a comment with [brackets] and key = 1
 title = "first"

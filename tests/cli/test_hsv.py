@@ -190,3 +190,12 @@ def test_engines_and_their_options_go_together(run, s4d, options, reason):
     assert (code, out) == (2, "")
     assert reason in err
     assert "internal" not in err
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], ["--engine", "ray"]])
+@pytest.mark.parametrize("command", [["hsv"], ["compress", "--rank", "2"]])
+def test_engines_are_not_for_selective_layers(run, tiny, command, options):
+    code, out, err = run(*command, tiny("mamba", "mamba-ssm"), *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"ssmtool: error: {options[0]}")
+    assert "linear time-invariant" in err

@@ -18,7 +18,9 @@ from ssmtool.cli import (
     hsv,
     identify,
     inspect,
+    plot,
     realize,
+    report,
     speculate,
     train,
     validate,
@@ -52,6 +54,32 @@ OPTIONS = {
         "--self",
     }
     | {"--layer", "--device", "--jobs", "--cache", "--no-cache"},
+    "report": (COMMON - {"--json"})
+    | {
+        "--output",
+        "--measure",
+        "--tokens",
+        "--text",
+        "--self",
+        "--layer",
+        "--title",
+        "--no-timings",
+        "--device",
+        "--jobs",
+    },
+    "plot": (COMMON - {"--json"})
+    | {
+        "--kind",
+        "--output",
+        "--layer",
+        "--system",
+        "--column",
+        "--width",
+        "--height",
+        "--style",
+        "--tokens",
+        "--device",
+    },
     "diff": COMMON | {"--layer", "--fail-on-change", "--device", "--jobs", "--cache", "--no-cache"},
     "config": {"--policy", "--set", "--json", "--help"},
     "evaluate": COMMON | {"--task", "--data", "--device"},
@@ -95,7 +123,7 @@ def test_help_of_every_command_lists_its_options_and_examples(run, name, options
 def test_every_command_documents_every_option():
     program = command()
     modules = (inspect, hsv, diagnose, check, diff, compress, validate, realize, identify, evaluate, train)
-    modules += (speculate, bench, config)
+    modules += (speculate, bench, config, report, plot)
     assert set(program.commands) == {module.__name__.rpartition(".")[2] for module in modules}  # type: ignore[attr-defined]
     for sub in program.commands.values():  # type: ignore[attr-defined]
         for parameter in sub.params:

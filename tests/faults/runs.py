@@ -83,7 +83,7 @@ class Started:
             file = self._log.with_name(self._log.name + suffix)
             texts.append(file.read_text() if file.exists() else "")
             file.unlink(missing_ok=True)
-        return Outcome(code, *texts, seconds)
+        return Outcome(code, texts[0], texts[1], seconds)
 
 
 def kill_at_random(server: Server, args: list[str], folder: Path, duration: float, chance: random.Random) -> Outcome:

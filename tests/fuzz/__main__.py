@@ -39,7 +39,7 @@ def fuzz(name: str, seconds: float) -> dict[str, int]:
 
         @seed(number)
         @settings(
-            max_examples=ROUND, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=ROUND, database=None, deadline=None, suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]
             phases=(Phase.generate, Phase.shrink), print_blob=False,
         )  # fmt: skip
         @given(cases)

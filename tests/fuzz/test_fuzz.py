@@ -21,7 +21,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name: str) -> None:
     # derandomized: the same inputs in every run, so that what fails here fails for everybody
     @settings(
         max_examples=target.examples, derandomize=True, database=None, deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     @given(cases)
     def hold(case: Case) -> None:

@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from ssmtool.checkpoint import open_checkpoint
+from ssmtool.checkpoint.card import escaped
 from ssmtool.errors import ReductionError
 from ssmtool.pipeline.compress import compress
 from ssmtool.pipeline.compression import Compression
@@ -156,7 +157,7 @@ def test_companions_come_along_and_the_card_gains_a_section(pair):
     section = card.removeprefix(README)
     assert done.source_sha256 in section
     for row in done.layers:
-        assert f"| {row.layer.name} |" in section
+        assert f"| {escaped(row.layer.name)} |" in section
 
 
 def test_the_source_is_not_written_to(pair):

@@ -104,6 +104,7 @@ def test_every_layer_is_kept_as_soon_as_it_is_done(tmp_path, computed):
 
 def test_a_file_that_changes_during_the_work_is_an_error_and_not_kept(model, tmp_path, monkeypatch):
     cache, path, compute = Cache(tmp_path), model.checkpoint.path / "model.safetensors", HsvWork.compute
+    key = HsvWork("cpu").key(model.content(model.layers[0]))
 
     def meanwhile(self, model, layer, step):
         found = compute(self, model, layer, step)
@@ -113,7 +114,7 @@ def test_a_file_that_changes_during_the_work_is_an_error_and_not_kept(model, tmp
     monkeypatch.setattr(HsvWork, "compute", meanwhile)
     with pytest.raises(CheckpointError, match="changed while it was in use"):
         model.hsv(device="cpu", cache=cache)
-    assert cache.get(HsvWork("cpu").key(model.content(model.layers[0]))) is None
+    assert cache.get(key) is None
 
 
 def test_progress_of_what_is_known_is_complete_at_once(model, tmp_path):
@@ -121,3 +122,21 @@ def test_progress_of_what_is_known_is_complete_at_once(model, tmp_path):
     model.hsv(device="cpu", cache=cache)
     model.hsv(device="cpu", cache=cache, progress=lambda layer, done, total: seen.append((layer.name, done, total)))
     assert seen == [("s4_layers.0", 4, 4), ("s4_layers.1", 4, 4)]
+
+
+def test_no_bit_depends_on_the_number_of_threads(tmp_path):
+    """Above 256 stored modes one system is one matrix: libraries with more threads add its sums in another order."""
+    rng, slots = np.random.default_rng(0), 260
+    poles = np.stack([-(10 ** rng.uniform(-3, -1, slots)), rng.uniform(0, 3, slots)], -1)
+    tensors = {"l.ssm.lambda_log": poles, "l.ssm.B": rng.standard_normal((slots, 1, 2))}
+    tensors |= {"l.ssm.C": rng.standard_normal((1, slots, 2)), "l.ssm.D": np.zeros((1, 1))}
+    model = load(write_folder(tmp_path / "m", {name: torch.from_numpy(x) for name, x in tensors.items()}, None))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(bits(model.hsv(device="cpu")))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]

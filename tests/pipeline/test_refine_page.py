@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "refine.md"
 
 
 def test_the_example_refines_a_wrapped_checkpoint(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "model.py").write_text(code)
     state = {f"module.{name}": x for name, x in s4d_state().items() if ".mix." not in name}
     save_file({name: x.contiguous() for name, x in state.items()}, tmp_path / "model.safetensors")

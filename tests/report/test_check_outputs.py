@@ -139,7 +139,7 @@ def test_markdown_of_hostile_names(found):
     assert "@you" not in text
     tables = [row for row in text.splitlines() if row.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row)) - 1 for row in tables}
-    assert widths == {4, 7}  # cells of the two tables: none was split by a name
+    assert widths == {4, 8}  # cells of the two tables: none was split by a name
     assert text.count("❌") == 3  # two findings, one rule
 
 

@@ -3,7 +3,6 @@
 A rule module defines
     SUMMARY: str            one line for docs and help: which number
     UNIT: str               of the number: "states", "steps", ...; "" for a share
-    VERSION: int            grows when the number changes for the same layer and keys: part of the cache's key
     HAS_WHOLE: bool         whether a percentage of min and max is of a whole (else "50%" is 0.5 for a share, and an
                             error for what is none)
     ADDS_UP: bool           whether the numbers of layers can be summed: scope = "model"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Mixers that drive tokens together"
 UNIT = "mixers"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {"max": 0}

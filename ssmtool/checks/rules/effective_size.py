@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "exp of the entropy of σ²: states that carry the output"
 UNIT = "states"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}
@@ -51,8 +50,10 @@ def recall(record: Record, keys: Mapping[str, Any]) -> Measurement | None:
     sigma = record.values if record.sigma is None else record.sigma
     if sigma is not None:
         return _of(sigma, keys)
-    found = [row for row in record.memory if row.kind == "linear" and row.effective is not None]
-    return Measurement(found[0].effective, found[0].states) if found and keys["over"] == "median" else None
+    for row in record.memory:
+        if row.kind == "linear" and row.effective is not None and keys["over"] == "median":
+            return Measurement(row.effective, row.states)
+    return None
 
 
 def _of(sigma: np.ndarray, keys: Mapping[str, Any]) -> Measurement:

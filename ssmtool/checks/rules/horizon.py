@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Steps after which a share of the impulse response's energy is left"
 UNIT = "steps"
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "1 − largest modulus of an eigenvalue in use"
 UNIT = ""
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}

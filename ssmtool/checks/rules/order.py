@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "States that a share of Σσ, or a bound of the relative error, needs"
 UNIT = "states"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {}

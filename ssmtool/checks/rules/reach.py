@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Tokens within which 90 % of the hidden attention lies"
 UNIT = "tokens"
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssmtool.checks.rules._contract import Basis, Measurement
+from ssmtool.checks.rules._contract import Basis, Measurement, Unmeasured
 from ssmtool.checks.rules._reduction import ReductionKeys, recalled, words
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Relative error of the layer that compress would store"
 UNIT = ""
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}
@@ -33,19 +32,22 @@ def title(keys: Mapping[str, Any]) -> str:
 
 
 def basis(layer: Layer, keys: Mapping[str, Any]) -> Basis:
-    """A dry run of compress."""
-    return "reduction"
+    """A dry run of compress; of selective layers on tokens."""
+    return "reduction" if layer.lti else "tokens"
 
 
 def measure(subject: Subject, keys: Mapping[str, Any]) -> Measurement:
-    """Of the tensors as they would be stored; the largest of the systems."""
-    return _of(subject.reduced(keys), keys)
+    """Of the tensors as they would be stored; the largest of the systems. Of selective layers, of their output."""
+    row = subject.reduced(keys)
+    if row.reason:
+        raise Unmeasured(row.reason)
+    return _of(row, keys)
 
 
 def recall(record: Record, keys: Mapping[str, Any]) -> Measurement | None:
     """From a compress document."""
     row = recalled(record, keys)
-    return None if row is None else _of(row, keys)
+    return None if row is None or row.reason else _of(row, keys)
 
 
 def _of(row: ReducedRow, keys: Mapping[str, Any]) -> Measurement:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "What compress would leave of the layer, in bytes or states"
 UNIT = "bytes"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {}
@@ -33,8 +32,8 @@ def title(keys: Mapping[str, Any]) -> str:
 
 
 def basis(layer: Layer, keys: Mapping[str, Any]) -> Basis:
-    """A dry run of compress."""
-    return "reduction"
+    """A dry run of compress; of selective layers on tokens."""
+    return "reduction" if layer.lti else "tokens"
 
 
 def measure(subject: Subject, keys: Mapping[str, Any]) -> Measurement:

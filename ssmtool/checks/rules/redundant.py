@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Exactly redundant states, all systems together"
 UNIT = "states"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {"max": 0}

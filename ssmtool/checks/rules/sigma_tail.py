@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Share of Σσ beyond the first so many values"
 UNIT = ""
-VERSION = 1
 HAS_WHOLE = False
 ADDS_UP = False
 DEFAULT_LIMITS: dict[str, Any] = {}

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "States on or outside the unit circle, all systems together"
 UNIT = "states"
-VERSION = 1
 HAS_WHOLE = True
 ADDS_UP = True
 DEFAULT_LIMITS: dict[str, Any] = {"max": 0}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ssmtool.checks.words import limit_text, number
-from ssmtool.report.check_facts import WORDS, grouped, headline, lined, places, skipped_lines, tally, wrong
+from ssmtool.errors import printable
+from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, whole, wrong
 from ssmtool.report.text.page import Page
 
 if TYPE_CHECKING:
@@ -25,20 +26,20 @@ def check_text(check: Check, terminal: bool | None = None) -> str:
         page.line()
     page.line(f"Policy: {places(check)}")
     if check.baseline:
-        page.line(f"Baseline: {lined(check.baseline)}")
+        page.line(f"Baseline: {printable(check.baseline)}")
     page.line(headline(check), "bold red" if check.counts["error"] else "bold")
     return page.text()
 
 
 def _add_model(page: Page, checked: CheckedModel) -> None:
-    page.line(lined(str(checked.model.checkpoint.path)), "bold")
+    page.line(printable(str(checked.model.checkpoint.path)), "bold")
     listed = wrong(checked.findings)
     if listed:
         page.line()
-        page.table(("", "rule", "layer", "found"), [_row(finding) for finding in listed], left=(0, 1, 2, 3))
+        page.table(("", "rule", "layer", "found"), [_row(finding) for finding in listed], left=(0, 1, 2, 3), top=True)
     page.line()
-    columns = ("rule", "number", "layers", "least", "largest", "limits", "")
-    page.table(columns, [_summary(findings) for findings in grouped(checked.findings)], left=(0, 1, 5, 6))
+    columns = ("rule", "number", "layers", "least", "largest", "of", "limits", "")
+    page.table(columns, [_summary(findings) for findings in grouped(checked.findings)], left=(0, 1, 6, 7), top=True)
     skipped = skipped_lines(checked.findings)
     if skipped:
         page.line()
@@ -48,7 +49,12 @@ def _add_model(page: Page, checked: CheckedModel) -> None:
 
 def _row(finding: Finding) -> list[str | Text]:
     status = Text(WORDS[finding.status], style=_STYLES[finding.status])
-    return [status, finding.identifier, lined(finding.layer or "(model)"), f"{finding.title}: {lined(finding.message)}"]
+    return [
+        status,
+        finding.identifier,
+        printable(finding.layer or "(model)"),
+        f"{finding.title}: {printable(finding.message)}",
+    ]
 
 
 def _summary(findings: Sequence[Finding]) -> list[str | Text]:
@@ -63,6 +69,7 @@ def _summary(findings: Sequence[Finding]) -> list[str | Text]:
         "model" if entry.scope == "model" else str(len(findings)),
         number(min(values), first.unit) if values else "–",
         number(max(values), first.unit) if values else "–",
+        whole(findings),
         limits,
         Text(tally(findings), style=_STYLES.get(worst, "")),
     ]

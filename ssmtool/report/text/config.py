@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def config_text(policy: Policy) -> str:
     """The policy as TOML; settings and keys without a value are comments."""
-    rows = [f"# {policy.file or 'no policy file: the built-in rules'}", "", "[check]"]
+    rows = [f"# {policy.name if policy.file else 'no policy file: the built-in rules'}", "", "[check]"]
     rows += _aligned((key, s.value, s.origin.text) for key, s in policy.settings.items() if key != "defaults")
     rows.insert(3, "defaults = false  # every rule in force is below")
     several = {entry.rule for entry in policy.entries if sum(e.rule == entry.rule for e in policy.entries) > 1}

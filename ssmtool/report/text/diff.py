@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ssmtool.checks.diff import NUMBERS
 from ssmtool.checks.words import number
-from ssmtool.report.check_facts import lined
+from ssmtool.errors import printable
 from ssmtool.report.text.numbers import plural, sci, size
 from ssmtool.report.text.page import Page
 
@@ -33,7 +33,7 @@ _MEASURED = ("hankel_norm", "margin")
 def diff_text(before: str, after: str, layers: Sequence[LayerDiff], terminal: bool | None = None) -> str:
     """One row per layer; a number that is the same on both sides is shown once."""
     page = Page(terminal)
-    page.line(f"{lined(before)} → {lined(after)}", "bold")
+    page.line(f"{printable(before)} → {printable(after)}", "bold")
     page.line()
     pairs = [layer.pairs() for layer in layers]
     shown = [name for name in NUMBERS if any(name in pair for pair in pairs)]
@@ -42,7 +42,7 @@ def diff_text(before: str, after: str, layers: Sequence[LayerDiff], terminal: bo
     for layer, pair in zip(layers, pairs, strict=True):
         cells = [_cell(name, *pair.get(name, (None, None))) for name in shown]
         change = "–" if layer.sigma_change is None else sci(layer.sigma_change)
-        rows.append([lined(layer.name), *cells, change, _verdict(layer)])
+        rows.append([printable(layer.name), *cells, change, _verdict(layer)])
     page.table(columns, rows, left=(0, len(columns) - 1))
     page.line()
     page.paragraph(

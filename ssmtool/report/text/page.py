@@ -58,13 +58,21 @@ class Page:
         ):
             self.line(row)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Sequence[int] = (0,)) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str | Text]],
+        left: Sequence[int] = (0,),
+        *,
+        top: bool = False,
+    ) -> None:
         """A table.
 
         Args:
             columns: headings; a line break makes two lines of one.
             rows: cells.
             left: columns of text, aligned left; the others are numbers.
+            top: rows start on one line where a cell takes several; by default they end on one.
         """
         cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
         table = Table(
@@ -86,7 +94,7 @@ class Page:
                 overflow="fold",
                 no_wrap=i not in left,
                 min_width=needed,
-                vertical="bottom",
+                vertical="top" if top else "bottom",
             )
         for row in cells:
             table.add_row(*row)
