@@ -41,7 +41,7 @@ for name, args in json.load(sys.stdin):
 print(json.dumps({"codes": codes, "seen": seen}))
 """
 
-WRITING = ("compress", "train", "realize", "identify", "hsv", "check", "diagnose", "selective_refit")
+WRITING = ("compress", "train", "realize", "identify", "hsv", "check", "diagnose", "selective_refit", "report", "plot")
 
 # Commands that write nothing, and those that run whole models, which is where a library might ask for more.
 FURTHER = {

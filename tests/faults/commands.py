@@ -43,7 +43,6 @@ OUT = "out.safetensors"
 COMMANDS = {
     "compress": Command(("compress", "s4d.safetensors", "--rank", "2", "-o", OUT, "--no-cache"), (OUT,)),
     "compress_directory": Command(("compress", "sharded", "--rank", "2", "-o", "out", "--no-cache"), ("out",)),
-    "compress_pickle": Command(("compress", "s4d.pt", "--rank", "2", "-o", OUT, "--no-cache"), (OUT,)),
     "compress_cached": Command(
         ("compress", "sharded", "--rank", "2", "-o", "out", "--cache", "kept"), ("out",), keeps=("kept",)
     ),
@@ -85,8 +84,15 @@ COMMANDS = {
         ("hsv.csv", "hsv.svg"),
         again=True,
     ),
+    "report": Command(
+        ("report", "s4d.safetensors", "-o", "report.html", "--no-cache"), ("report.html",), again=True
+    ),
+    "compress_pickle": Command(("compress", "s4d.pt", "--rank", "2", "-o", OUT, "--no-cache"), (OUT,)),
     "drop_blocks": Command(
         ("compress", "mamba", "--drop-blocks", "1", "--tokens", "tokens.npy", "-o", "out"), ("out",)
+    ),
+    "plot": Command(
+        ("plot", "s4d.safetensors", "--kind", "poles", "-o", "poles.pdf"), ("poles.pdf",), again=True
     ),
     "hsv_png": Command(("hsv", "s4d.safetensors", "--plot", "hsv.png", "--no-cache"), ("hsv.png",), again=True),
 }  # fmt: skip
@@ -149,6 +155,10 @@ def verify(path: Path) -> None:
             json.loads(file.read_text())
         elif file.suffix in (".svg", ".xml"):
             assert file.read_text().rstrip().endswith(("</svg>", "</testsuites>"))
+        elif file.suffix == ".html":
+            assert file.read_text().rstrip().endswith("</html>")
+        elif file.suffix == ".pdf":
+            assert file.read_bytes().rstrip().endswith(b"%%EOF")
         elif file.suffix == ".png":
             assert file.read_bytes().endswith(b"IEND\xaeB`\x82")
         elif file.suffix == ".csv":

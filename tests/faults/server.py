@@ -24,6 +24,8 @@ def main() -> None:
     import ssmtool.pipeline.selective_hsv
     import ssmtool.report.calibrated_plot
     import ssmtool.report.documents
+    import ssmtool.report.drawing
+    import ssmtool.report.overview.build
     import ssmtool.report.section_plot
     import ssmtool.training.run  # noqa: F401 - what every child would import anew
 

@@ -272,7 +272,7 @@ def test_inputs_that_determine_nothing_are_refused(tmp_path, array, reason):
         {"settings": {}},
         {"settings": {}, "states": [1]},
         {"settings": {}, "states": {"a": 1}},
-        torch.zeros(2).storage(),
+        torch.zeros(2),
         None,
     ],
     ids=lambda content: type(content).__name__,

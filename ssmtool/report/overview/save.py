@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
-from ssmtool.checkpoint.files import writing
+from ssmtool.checkpoint.replacing import replacing
 from ssmtool.errors import UsageError
 from ssmtool.report.overview.view import View
 
@@ -48,15 +46,5 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written; nothing is left behind then.
     """
-    with writing(path):
-        place = Path(os.path.realpath(path))
-        made = place.with_name(f".{place.name}.ssmtool-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            with open(made, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(made, place)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
+    with replacing(path) as file:
+        file.write(content)
