@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import platform
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -83,16 +84,20 @@ def _library(operation: str, real: str) -> ctypes.CDLL:
     ).hexdigest()[:24]
     directory = _cache()
     target = directory / f"{operation}-{real}-{key}.so"
-    if not target.exists():
-        _compile(source, target, real, compiler)
+    if target.exists():
+        try:
+            return ctypes.CDLL(str(target))
+        except OSError:  # damaged, or made by a user who lets nobody else read it: made anew
+            pass
+    _compile(source, target, real, compiler)
     return ctypes.CDLL(str(target))
 
 
 def _compile(source: Path, target: Path, real: str, compiler: tuple[str, ...]) -> None:
     """Compile into a temporary file beside the target and rename it, so that others never load half a library."""
-    handle, scratch = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(handle)
-    command = [*compiler, *FLAGS, f"-DREAL={real}", f"-I{HERE / 'include'}", str(source), "-o", scratch, "-lm"]
+    # The compiler makes the file, with the permissions of the user's umask: others may share the folder.
+    scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.so")
+    command = [*compiler, *FLAGS, f"-DREAL={real}", f"-I{HERE / 'include'}", str(source), "-o", str(scratch), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -100,9 +105,11 @@ def _compile(source: Path, target: Path, real: str, compiler: tuple[str, ...]) -
             raise RuntimeError(
                 f"{shlex.join(compiler)} cannot compile {source.name} of {source.parent.name}: {lines[0]}"
             )
+        with open(scratch, "rb") as file:  # a library that a power cut left half on disk would end whoever loads it
+            os.fsync(file.fileno())
         os.replace(scratch, target)
     finally:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -78,15 +78,15 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         found = unpickled(path)
     except CheckpointError as error:
         found = error
-    parts = (found.get("settings"), found.get("states")) if isinstance(found, dict) else (None, None)
-    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(x, dict) for x in parts[1].values()):
-        reason = found.what if isinstance(found, CheckpointError) else "holds something else"
-        raise UsageError(
-            f"what an interrupted refinement left cannot be read: it {reason}",
-            where=str(path),
-            remedy="Delete the file to start afresh",
-        )
-    return parts
+    settings, states = (found.get("settings"), found.get("states")) if isinstance(found, dict) else (None, None)
+    if isinstance(settings, dict) and isinstance(states, dict) and all(isinstance(x, dict) for x in states.values()):
+        return settings, states
+    reason = found.what if isinstance(found, CheckpointError) else "holds something else"
+    raise UsageError(
+        f"what an interrupted refinement left cannot be read: it {reason}",
+        where=str(path),
+        remedy="Delete the file to start afresh",
+    )
 
 
 class FitMemory:

@@ -66,6 +66,21 @@ def test_libraries_are_compiled_once_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(native.missing()), reason="no C compiler")
+def test_a_library_that_cannot_be_loaded_is_made_anew(tmp_path: Path) -> None:
+    """And has the permissions of the user's umask, so that others who share the folder may load it."""
+    assert python(SCAN, SSMTOOL_CACHE=str(tmp_path)).stderr == ""
+    (library,) = (tmp_path / "kernels").iterdir()
+    for content in (b"", b"no library"):
+        library.unlink()
+        library.write_bytes(content)
+        assert python(SCAN, SSMTOOL_CACHE=str(tmp_path)).stdout == "[[1.75, 1.75]]\n"
+        assert [path.name for path in (tmp_path / "kernels").iterdir()] == [library.name]
+        umask = os.umask(0)
+        os.umask(umask)
+        assert library.stat().st_mode & 0o666 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(bool(native.missing()), reason="no C compiler")
 def test_several_processes_may_compile_at_once(tmp_path: Path) -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = {**os.environ, "PYTHONPATH": paths, "SSMTOOL_CACHE": str(tmp_path)}
