@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -101,6 +103,7 @@ def unpickled(path: Path, *, mapped: bool = False) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch warns of is refused below
             with contextlib.ExitStack() as stack:
+                stack.enter_context(_short_messages())
                 file = path if mapped else stack.enter_context(_Bounded(io.FileIO(path)))
                 return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
@@ -108,6 +111,37 @@ def unpickled(path: Path, *, mapped: bool = False) -> Any:
             raise error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to trigger
         raise _unpickling_error(error, path) from error
+
+
+_MESSAGES = threading.Lock()
+
+
+class _Short(pickle.UnpicklingError):
+    """Says no more than a beginning, whatever a damaged file has for a name."""
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(str(word)[:1000] for word in words))
+
+
+@contextlib.contextmanager
+def _short_messages() -> Iterator[None]:
+    """Errors of PyTorch's restricted unpickler kept short.
+
+    torch.load searches their text with an expression that takes the square of the length of its longest word: a file
+    of 100 kB, one name of brackets, would take a minute to be refused. Where a release has no such error, nothing is
+    done.
+    """
+    from torch import _weights_only_unpickler as unpickler
+
+    with _MESSAGES:
+        before = getattr(unpickler, "UnpicklingError", None)
+        if before is not None:
+            unpickler.UnpicklingError = _Short  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            if before is not None:
+                unpickler.UnpicklingError = before  # type: ignore[attr-defined]
 
 
 class _Bounded(io.BufferedReader):
@@ -132,7 +166,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unpickling_error(error: Exception, path: Path) -> CheckpointError:
-    text = str(error).strip() or type(error).__name__
+    text = str(error).strip()[:4000] or type(error).__name__
     if "TorchScript" in text:
         return CheckpointError(
             "is a TorchScript archive, which is code", where=str(path), remedy="Save the module's state_dict() instead"

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from ssmtool.checkpoint import TensorInfo, open_checkpoint, pickle_file, state_dict
 from ssmtool.errors import CheckpointError
+from tests.fuzz.guard import limited
 
 A, B = torch.arange(6.0).reshape(2, 3), torch.ones(2)
 
@@ -201,3 +202,23 @@ def test_values_that_are_not_finite(tmp_path: Path, bad: float, suffix: str) -> 
     source.read("fine")
     with pytest.raises(CheckpointError, match="no tensor 'b'"):
         source.read("b")
+
+
+@pytest.mark.parametrize("name", [b"[" * 400_000, b"a." * 200_000, b"x" * 400_000])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_name_without_end_is_refused_at_once(tmp_path: Path, name: bytes, zipped: bool) -> None:
+    """PyTorch searched its own message in the square of its length: minutes."""
+    path = tmp_path / "m.pt"
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    known = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    assert known in content
+    if zipped:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "n.pt", "w") as new:
+            for member in old.namelist():
+                new.writestr(member, old.read(member).replace(known, b"c" + name + b"\nx\n"))
+    else:
+        (tmp_path / "n.pt").write_bytes(content.replace(known, b"c" + name + b"\nx\n"))
+    with pytest.raises(CheckpointError) as caught, limited(seconds=20):
+        open_checkpoint(tmp_path / "n.pt")
+    assert len(caught.value.line()) < 2000
