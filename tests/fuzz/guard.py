@@ -14,8 +14,8 @@ from typing import Any
 
 from ssmtool.errors import SsmtoolError
 
-SECONDS = 30.0
-"""Of one input, after which it counts as a hang: a thousand times what the slowest takes."""
+SECONDS = 15.0
+"""Of one input, after which it counts as a hang: a hundred times what most take."""
 
 MEMORY = 1 << 30
 """Bytes of address space beyond what the process has: stacks and arenas of threads take most of it, files a few KiB."""
