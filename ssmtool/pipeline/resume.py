@@ -46,18 +46,7 @@ class Resume:
         if not path.exists():
             return
         regular_size(path)
-        try:
-            found = unpickled(path)
-            before, states = (
-                dict(found["settings"]),
-                {str(name): dict(state) for name, state in found["states"].items()},
-            )
-        except (CheckpointError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"what an interrupted refinement left cannot be read ({type(error).__name__})",
-                where=str(path),
-                remedy="Delete the file to start afresh",
-            ) from None
+        before, states = _parts(path)
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise UsageError(
@@ -81,6 +70,23 @@ class Resume:
     def forget(self) -> None:
         """Remove the file: the result is written."""
         self.path.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings and states in a file. Raises UsageError for what is none of ours."""
+    try:
+        found = unpickled(path)
+    except CheckpointError as error:
+        found = error
+    parts = (found.get("settings"), found.get("states")) if isinstance(found, dict) else (None, None)
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(x, dict) for x in parts[1].values()):
+        reason = found.what if isinstance(found, CheckpointError) else "holds something else"
+        raise UsageError(
+            f"what an interrupted refinement left cannot be read: it {reason}",
+            where=str(path),
+            remedy="Delete the file to start afresh",
+        )
+    return parts
 
 
 class FitMemory:

@@ -30,8 +30,9 @@ def fuzz(name: str, seconds: float) -> dict[str, int]:
     Returns:
         inputs tried, how many of them were read and how many refused, and failures.
     """
-    target, end = TARGETS[name], time.monotonic() + seconds
+    target = TARGETS[name]
     undamaged(target)
+    end = time.monotonic() + seconds
     counts = {"tried": 0, "read": 0, "refused": 0, "failures": 0}
     while time.monotonic() < end:
         number = secrets.randbits(64)

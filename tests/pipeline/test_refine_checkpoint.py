@@ -16,6 +16,7 @@ from ssmtool.pipeline.inputs import read_inputs
 from ssmtool.pipeline.live import load_build
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.refine import Refinement, RefineOptions
+from ssmtool.pipeline.resume import Resume
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import build, create, layouts
 from tests.pipeline.checkpoints import raw, tensors_of, written
@@ -261,3 +262,27 @@ def test_inputs_that_determine_nothing_are_refused(tmp_path, array, reason):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(CalibrationError, match=reason):
         read_inputs(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        7,
+        [1],
+        {"settings": {}},
+        {"settings": {}, "states": [1]},
+        {"settings": {}, "states": {"a": 1}},
+        torch.zeros(2).storage(),
+        None,
+    ],
+    ids=lambda content: type(content).__name__,
+)
+def test_what_is_no_state_of_a_refinement_is_refused(tmp_path, content):
+    path = tmp_path / ".out.refine"
+    if content is None:
+        path.write_bytes(b"PK\x03\x04 and no more")
+    else:
+        torch.save(content, path)
+    with pytest.raises(UsageError, match=r"\.refine: what an interrupted refinement left cannot be read: it ") as error:
+        Resume(path, {"target": "rank 4"})
+    assert "Delete the file" in error.value.line()
