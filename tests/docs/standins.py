@@ -73,10 +73,10 @@ def selective_smaller(path: Path, provide: Callable[[str], None]) -> None:
 
 
 def inputs(path: Path, provide: Callable[[str], None]) -> None:
-    """Forty sequences of twelve steps and two channels."""
+    """Sixteen sequences of twelve steps and two channels."""
     from tests.pipeline.live_models import sequences
 
-    np.save(path, sequences(40).numpy().astype(np.float16))
+    np.save(path, sequences(16).numpy().astype(np.float16))
 
 
 def tokens(path: Path, provide: Callable[[str], None]) -> None:
