@@ -198,8 +198,8 @@ def _knock(address: str) -> None:
 
 def _ray() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError(
             "--engine ray needs Ray, which is not installed", remedy="Install it: pip install 'ssmtool[ray]'"
