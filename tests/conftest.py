@@ -1,11 +1,17 @@
 """Hypothesis profiles: `dev` is the default, `ci` looks longer. Choose with HYPOTHESIS_PROFILE.
 
 Without a CUDA device, Triton kernels run in Triton's interpreter, which has to be told before Triton is imported.
+Where several processes test side by side (pytest-xdist), each takes its share of the cores, and so do the commands it
+starts: threads that wait for each other make everything ten times as slow.
 """
 
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before NumPy and PyTorch are imported, which read it once
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 import pytest
 import torch
