@@ -39,8 +39,8 @@ def compare_outside(first: DiagonalSystem, second: DiagonalSystem, relative: flo
     """Compare two batches of systems of which every used slot has |lambda| >= 1.
 
     A system of order N and one of order N_r with the same first N + N_r values of the impulse response are the same
-    system (their difference has order N + N_r). Weights and poles that are off by a share `relative` each move h_k by no
-    more than sum_i ||C_i|| ||B_i|| |lambda_i|^k relative (2 + k |a_i|), to first order; both systems may be off.
+    system (their difference has order N + N_r). Weights and poles that are off by a share `relative` each move h_k by
+    no more than sum_i ||C_i|| ||B_i|| |lambda_i|^k relative (2 + k |a_i|), to first order; both systems may be off.
 
     Args:
         first, second: S systems each, from `split`; slots with B = 0 or C = 0 do nothing and do not count.
@@ -87,9 +87,7 @@ def _response(one: Slots, two: Slots, relative: float) -> tuple[float, bool]:
         gap = float(np.linalg.norm(h - h_r))
         shares = [size * np.abs(power) for size, power in zip(sizes, powers, strict=True)]
         scale = float(shares[0].sum()) or float(shares[1].sum())
-        allowed = sum(
-            (share * (2 + k * np.abs(part[0]))).sum() for share, part in zip(shares, (one, two), strict=True)
-        )
+        allowed = sum((share * (2 + k * np.abs(part[0]))).sum() for share, part in zip(shares, (one, two), strict=True))
         largest = max(largest, gap / scale)
         too_far |= bool(gap > (relative + _FLOOR) * allowed)
     return largest, too_far

@@ -45,9 +45,9 @@ def validate(
     orders found. Where there is none (methods without a bound), the measured H-infinity error takes its place, so that
     only the arithmetic of the scans is tested.
 
-    States on or outside the unit circle have no finite norm, and `compress` keeps them: they have to be the same in both
-    models, up to the rounding of storage, and the stable parts are what is run and measured. After a refinement, which
-    fits weights, they have to have the same poles.
+    States on or outside the unit circle have no finite norm, and `compress` keeps them: they have to be the same in
+    both models, up to the rounding of storage, and the stable parts are what is run and measured. After a refinement,
+    which fits weights, they have to have the same poles.
 
     Args:
         original, reduced: from `ssmtool.load`.
