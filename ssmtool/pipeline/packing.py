@@ -73,7 +73,7 @@ def _tree(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
 def _made(kind: Any, tree: Any, arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Any:
     """A dataclass with exactly its own fields."""
     hints = _hints(kind)
-    if not isinstance(tree, dict) or tree.keys() | given.keys() != hints.keys():
+    if not isinstance(tree, dict) or sorted([*tree, *given]) != sorted(hints):
         raise TypeError(f"not the fields of {kind.__name__}")
     return kind(**given, **{name: _value(hints[name], tree[name], arrays) for name in tree})
 
