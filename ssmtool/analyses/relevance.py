@@ -88,7 +88,7 @@ class Relevance(Section):
         panels = [
             Panel(
                 "Share of |relevance| by distance",
-                "tokens before the prediction (0: the last one read, shown at 1/2)",
+                "tokens before the prediction (0 shown at 1/2)",
                 "mean share",
                 (curve(np.maximum(distance, 0.5), self.profile),),
                 x_log=True,

@@ -69,6 +69,9 @@ def test_a_section_is_plain_data_and_shows_itself(name, run):
         assert all(isinstance(cell, str | int | float | None) for row in table.rows for cell in row)
     for panel in section.panels():
         assert panel.curves
+        # What fits a page's charts: 396 and 264 of their units, at about 6.9 to a letter.
+        assert len(panel.x_label) <= 57
+        assert len(panel.y_label) <= 38
         for curve in panel.curves:
             assert len(curve.x) == len(curve.y) > 0
             assert np.isfinite(np.array(curve.y)).all()

@@ -46,7 +46,7 @@ def test_the_slider_changes_words_table_and_charts(open_page, report):
     for i, rank in enumerate(numbers["ranks"]):
         set_rank(page, i)
         now = page.locator("#rank-now").text_content()
-        assert now.startswith(f"{rank} states kept per system")
+        assert now.startswith(f"{rank} state{'' if rank == 1 else 's'} kept per system")
         bytes_now = numbers["other"] + sum(layer["bytes"][i] for layer in numbers["layers"])
         assert f"{100 * bytes_now / numbers['total']:.1f} % of its size" in now
         texts.add(now)
@@ -161,7 +161,7 @@ def test_everything_can_be_done_with_the_keyboard(open_page, deep):
     page.keyboard.press("ArrowLeft")
     assert page.locator("#rank-now").text_content() != before
     page.keyboard.press("Home")
-    assert page.locator("#rank-now").text_content().startswith("1 states kept")
+    assert page.locator("#rank-now").text_content().startswith("1 state kept")
     page.locator("#layer-table thead th button").nth(3).focus()
     page.keyboard.press("Enter")
     assert page.locator("#layer-table thead th").nth(3).get_attribute("aria-sort") == "descending"

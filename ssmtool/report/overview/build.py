@@ -78,7 +78,9 @@ def _layer_grid(found: Portrait) -> Grid:
     columns += ["99 % of Σσ", "bound 0.01", "bound 0.001", "σ = 0", "σ = ∞"] if linear else []
     columns += ["effective size", "for error 10 %", "for error 1 %"] if calibrated else []
     columns += ["half-life", "radius"] if times else []
-    columns += ["states kept", "H∞ error"] if found.reduced is not None else []
+    columns += ["states kept"] if found.reduced is not None else []
+    compared = any(row.partner is not None and row.partner.error is not None for row in found.layers)
+    columns += ["H∞ error"] if compared else []
     rows = []
     for row in found.layers:
         layer = row.layer
@@ -98,13 +100,18 @@ def _layer_grid(found: Portrait) -> Grid:
         if found.reduced is not None:
             partner = row.partner
             cells.append(None if partner is None else Cell(spread(partner.orders), float(np.median(partner.orders))))
+        if compared:
+            partner = row.partner
             error = None if partner is None else partner.error
             cells.append(Cell("–") if error is None else Cell(sci(error), error))
         rows.append(cells)
-    note = (
-        "States per system (per channel, for selective layers). Orders that a share of Σσ or an error bound asks for: "
-        "median (largest) over the systems. Half-life: median over modes, in steps."
-    )
+    note = "States per system (per channel, for selective layers)."
+    if linear:
+        note += " Orders that a share of Σσ or an error bound asks for: median (largest) over the systems."
+    if calibrated:
+        note += " Effective size: of the states' use on the tokens; for error: states that a predicted error asks for."
+    if times:
+        note += " Half-life: median over modes, in steps."
     return grid("Every layer", columns, rows, (0, 1), note, "layer-table")
 
 

@@ -50,8 +50,12 @@ def _sizes(found: Portrait) -> Grid:
         for row in found.layers
         if row.partner is not None
     ]
-    note = "Slots: stored modes per system. H∞ error and certified bound relative to σ₁, the largest of a layer."
-    return grid("Size and error", ("layer", "slots", "before", "after", "share", "H∞ error", "bound"), rows, (0,), note)
+    columns = ("layer", "slots", "before", "after", "share", "H∞ error", "bound")
+    note = "Slots: stored modes per system, or states per channel of a selective layer."
+    if all(row.partner is None or row.partner.error is None for row in found.layers):
+        return grid("Size", columns[:5], [row[:5] for row in rows], (0,), note)
+    note += " H∞ error and certified bound relative to σ₁, the largest of a layer."
+    return grid("Size and error", columns, rows, (0,), note)
 
 
 def _errors(found: Validation) -> Grid:
@@ -105,10 +109,10 @@ def _speedup(before: float, after: float) -> Cell:
 
 def _language(found: SelectiveValidation) -> list[Grid]:
     language = found.language
-    both = [
+    both: list[tuple[str, Cell | float, Cell | float]] = [
         ("perplexity", language.perplexity_original, language.perplexity_reduced),
         ("loss, nats per token", language.loss_original, language.loss_reduced),
-        ("state, bytes per sequence", found.state_bytes[0], found.state_bytes[1]),
+        ("state of one sequence", *(Cell(size(count), float(count)) for count in found.state_bytes)),
     ]
     if found.decoding is not None:
         both.append(("decoding, tokens per second", *(speed.tokens_per_second for speed in found.decoding)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ssmtool.analyses._contract import Section, Table, Verdict
@@ -17,6 +18,7 @@ TITLES = {
     "token_dynamics": "Token dynamics",
     "relevance": "Relevance",
 }
+_SHARE = re.compile(r"[-−+]?[\d.]+ %")
 
 
 def diagnosis_parts(found: Portrait) -> list[Part]:
@@ -47,7 +49,7 @@ def _grid(table: Table, title: str) -> Grid:
     text = tuple(
         i
         for i in range(len(table.columns))
-        if all(isinstance(row[i], str) and not str(row[i]).endswith(" %") for row in table.rows)
+        if all(isinstance(row[i], str) and not _SHARE.fullmatch(str(row[i])) for row in table.rows)
     )
     return grid(title, table.columns, table.rows, text, table.note)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import asdict
 from importlib.resources import files
 
@@ -12,10 +13,13 @@ from markupsafe import Markup
 
 from ssmtool.report.overview import svg
 from ssmtool.report.overview.chart import Chart, Picture
+from ssmtool.report.overview.ranks import error_note
 from ssmtool.report.overview.safe import printable, script_json
 from ssmtool.report.overview.view import Cell, Grid, Ranks, View, grid
 from ssmtool.report.text.numbers import sci, size
 from ssmtool.version import __version__
+
+_PERCENT = re.compile(r"(?<=\d) %")
 
 
 def html(view: View) -> str:
@@ -44,8 +48,11 @@ def html(view: View) -> str:
 
 
 def _visible(value: object) -> object:
-    """What a template writes: plain text with everything invisible spelled out; markup of our own as it is."""
-    return printable(value) if type(value) is str else value
+    """What a template writes: plain text with everything invisible spelled out; markup of our own as it is.
+
+    A number stays on the line of its percent sign.
+    """
+    return _PERCENT.sub("\u00a0%", printable(value)) if type(value) is str else value
 
 
 def _asset(name: str) -> str:
@@ -70,6 +77,7 @@ def _live(ranks: Ranks | None) -> Grid | None:
     """The table that follows the slider, as it stands at the start."""
     if ranks is None:
         return None
+    measured = any(layer.measured or (layer.reduced and layer.reduced[1] is not None) for layer in ranks.layers)
     rows = []
     for layer in ranks.layers:
         kept, bound = min(ranks.ranks[ranks.start], layer.order), layer.bound[ranks.start]
@@ -79,14 +87,13 @@ def _live(ranks: Ranks | None) -> Grid | None:
                 Cell(f"{kept} of {layer.order}", float(kept)),
                 Cell("–") if bound is None else Cell(sci(bound), bound),
                 Cell(size(layer.bytes[ranks.start]), float(layer.bytes[ranks.start])) if layer.bytes else None,
-                None,
+                *((None,) if measured else ()),
             )
         )
-    note = (
-        "Bound of the H∞ error relative to σ₁, the largest of a layer; of selective layers the predicted error. "
-        "Measured: the nearest rank not above r at which the error was measured."
-    )
-    columns = ("layer", "states kept", "bound", "size", "measured")
+    note = error_note(ranks, measured)
+    if measured:
+        note += " Measured: at the nearest rank not above r where it was."
+    columns = ("layer", "states kept", ranks.named, "size", *(("measured",) if measured else ()))
     return grid("Every layer at this rank", columns, rows, (0,), note, "live-table")
 
 

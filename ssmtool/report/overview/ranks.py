@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,7 @@ def rank_grid(found: Ranks) -> Grid:
     asked = {r for layer in found.layers for r, _ in layer.measured}
     wanted = {max(1, round(most * share)) for share in (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)} | asked
     chosen = sorted({int(np.searchsorted(found.ranks, rank)) for rank in wanted} | {found.start})
+    known = any(b is not None for layer in found.layers for b in layer.bound)
     rows = []
     for i in chosen:
         rank = found.ranks[i]
@@ -107,20 +109,29 @@ def rank_grid(found: Ranks) -> Grid:
         whole = total_bytes(found, i)
         states = sum(min(rank, layer.order) for layer in found.layers) / sum(layer.order for layer in found.layers)
         bound = Cell("–") if not values else Cell("∞") if worst[0] is None else Cell(sci(worst[0]), worst[0])
-        rows.append(
-            (
-                rank,
-                Cell(percent(states, 1), states),
-                Cell("–") if whole is None else Cell(size(whole), float(whole)),
-                Cell("–") if whole is None else Cell(percent(whole, found.total), whole / found.total),
-                bound,
-                worst[1] if worst[0] != 0 and worst[1] else "–",
-                Cell(sci(max(errors)), max(errors)) if errors else None,
-            )
-        )
-    return grid(
-        "Some ranks",
-        ("states kept", "of all states", "checkpoint", "of its size", "largest bound", "in layer", "largest measured"),
-        rows, (5,), "Bound and measured H∞ error relative to σ₁ of each system; of selective layers the predicted "
-        "relative error of the weighted output.", "rank-table",
-    )  # fmt: skip
+        row: list[Any] = [
+            rank,
+            Cell(percent(states, 1), states),
+            Cell("–") if whole is None else Cell(size(whole), float(whole)),
+            Cell("–") if whole is None else Cell(percent(whole, found.total), whole / found.total),
+        ]
+        if known:
+            row += [bound, worst[1] if worst[0] != 0 and worst[1] else "–"]
+        if asked:
+            row.append(Cell(sci(max(errors)), max(errors)) if errors else None)
+        rows.append(row)
+    columns = ["states kept", "of all states", "checkpoint", "of its size"]
+    columns += [f"largest {found.named}", "in layer"] if known else []
+    columns += ["largest measured"] if asked else []
+    return grid("Some ranks", columns, rows, (5,), error_note(found, bool(asked)) if known else "", "rank-table")
+
+
+def error_note(found: Ranks, measured: bool) -> str:
+    """What the errors of a table of ranks are relative to."""
+    kinds = {layer.selective for layer in found.layers}
+    notes = []
+    if False in kinds:
+        notes.append(f"{'Bound and measured' if measured else 'Bound of the'} H∞ error relative to σ₁ of each system.")
+    if True in kinds:
+        notes.append("Predicted error: of a selective layer's weighted output, relative to it.")
+    return " ".join(notes)

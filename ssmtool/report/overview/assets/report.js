@@ -143,7 +143,7 @@
       put(cells[1], `${kept} of ${layer.order}`, kept);
       put(cells[2], boundText, bound === undefined ? null : bound === null ? Infinity : bound);
       put(cells[3], bytesText, layer.bytes.length ? layer.bytes[i] : null);
-      put(cells[4], pointText, point ? point[1] : null);
+      if (cells[4]) put(cells[4], pointText, point ? point[1] : null);
       const line = $(".live", layers[n]);
       const named = layer.selective ? "predicted error" : "bound";
       line.textContent = `${kept} of ${layer.order} states kept: ${named} ${bound === undefined ? "–" : said(bound)}, `
@@ -154,12 +154,12 @@
         mark.setAttribute("transform", `translate(${x.toFixed(1)} 0)`);
       }
     });
-    const parts = [`${rank} states kept per ${data.per}, ${percent(states, all_states)} of all`];
+    const parts = [`${rank} state${rank === 1 ? "" : "s"} kept per ${data.per}, ${percent(states, all_states)} of all`];
     if (bytes !== null) parts.push(`checkpoint ${size(bytes)}, ${percent(bytes, data.total)} of its size`);
     if (worst !== null) parts.push(`largest ${data.named} ${said(worst.bound)}${worst.weight ? ` in ${worst.name}` : ""}`);
     if (largest !== null) parts.push(`largest measured error ${said(largest[1])}, at ${largest[0]}`);
     $("#rank-now").textContent = `${parts.join("; ")}.`;
-    slider.setAttribute("aria-valuetext", `${rank} states`);
+    slider.setAttribute("aria-valuetext", `${rank} state${rank === 1 ? "" : "s"}`);
   };
   slider.addEventListener("input", update);
   update();
