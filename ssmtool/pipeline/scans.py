@@ -1,4 +1,4 @@
-"""One layer run on one input: scan and convolution in float32, and the float64 definition they are held against."""
+"""One layer run on inputs: scan and convolution in float32, and the float64 definition they are held against."""
 
 from __future__ import annotations
 
@@ -44,32 +44,43 @@ def floor_share(system: System, steps: int, seconds: float, device: torch.device
     return None if least is None else least / seconds
 
 
-def run_layer(system: System, u: np.ndarray, device: torch.device, backend: str, timed: bool):
-    """Of one layer and input: scan output (S, L, p), its rounding (S,), deviations of scan and convolution, seconds."""
-    systems, steps = u.shape[:2]
-    width = system.slots if isinstance(system, DiagonalSystem) else system.order
-    batch = max(1, _SCAN_BYTES // (steps * max(width, 1) * 16))
-    outputs, noise, deviations, seconds = [], [], np.zeros(2), 0.0
-    for start in range(0, systems, batch):
-        piece = slice(start, start + batch)
-        drive = torch.from_numpy(np.array(u[piece])).to(device)
-        exact_scan, fast_scan, convolution = _operations(system, piece, steps, device, backend)
-        exact = exact_scan(drive)
-        single = drive.float().contiguous()
-        y = fast_scan(single)
-        seconds += best(lambda f=fast_scan, v=single: f(v), device) if timed else 0.0
-        z = convolution(single)
-        size = exact.square().sum((1, 2)).sqrt()
-        rounding = (y.double() - exact).square().sum((1, 2)).sqrt()
-        other = (z.double() - exact).square().sum((1, 2)).sqrt()
-        safe = torch.where(size > 0, size, torch.ones_like(size))
-        deviations = np.maximum(deviations, [float((rounding / safe).max()), float((other / safe).max())])
-        outputs.append(y.double().cpu().numpy())
-        noise.append(rounding.cpu().numpy())
-    return np.concatenate(outputs), np.concatenate(noise), deviations, seconds
-
-
 Operation = Callable[[torch.Tensor], torch.Tensor]
+
+
+class LayerRun:
+    """Scan and convolution of one layer, for any number of inputs: what does not depend on them is computed once.
+
+    Args:
+        system: S systems.
+        steps: length of the inputs.
+        device, backend: what runs the scans.
+    """
+
+    def __init__(self, system: System, steps: int, device: torch.device, backend: str) -> None:
+        width = system.slots if isinstance(system, DiagonalSystem) else system.order
+        batch = max(1, _SCAN_BYTES // (steps * max(width, 1) * 16))
+        pieces = [slice(start, start + batch) for start in range(0, system.systems, batch)]
+        self.device = device
+        self.pieces = [(piece, _operations(system, piece, steps, device, backend)) for piece in pieces]
+
+    def __call__(self, u: np.ndarray, timed: bool):
+        """Of one input (S, L, m): scan output (S, L, p), rounding (S,), deviations of scan and convolution, seconds."""
+        outputs, noise, deviations, seconds = [], [], np.zeros(2), 0.0
+        for piece, (exact_scan, fast_scan, convolution) in self.pieces:
+            drive = torch.from_numpy(np.array(u[piece])).to(self.device)
+            exact = exact_scan(drive)
+            single = drive.float().contiguous()
+            y = fast_scan(single)
+            seconds += best(lambda f=fast_scan, v=single: f(v), self.device) if timed else 0.0
+            z = convolution(single)
+            size = exact.square().sum((1, 2)).sqrt()
+            rounding = (y.double() - exact).square().sum((1, 2)).sqrt()
+            other = (z.double() - exact).square().sum((1, 2)).sqrt()
+            safe = torch.where(size > 0, size, torch.ones_like(size))
+            deviations = np.maximum(deviations, [float((rounding / safe).max()), float((other / safe).max())])
+            outputs.append(y.double().cpu().numpy())
+            noise.append(rounding.cpu().numpy())
+        return np.concatenate(outputs), np.concatenate(noise), deviations, seconds
 
 
 def _operations(
