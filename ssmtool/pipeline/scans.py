@@ -57,11 +57,8 @@ class LayerRun:
     """
 
     def __init__(self, system: System, steps: int, device: torch.device, backend: str) -> None:
-        width = system.slots if isinstance(system, DiagonalSystem) else system.order
-        batch = max(1, _SCAN_BYTES // (steps * max(width, 1) * 16))
-        pieces = [slice(start, start + batch) for start in range(0, system.systems, batch)]
         self.device = device
-        self.pieces = [(piece, _operations(system, piece, steps, device, backend)) for piece in pieces]
+        self.pieces = [(p, _operations(system, p, steps, device, backend)) for p in _batches(system, steps)]
 
     def __call__(self, u: np.ndarray, timed: bool):
         """Of one input (S, L, m): scan output (S, L, p), rounding (S,), deviations of scan and convolution, seconds."""
@@ -83,6 +80,34 @@ class LayerRun:
         return np.concatenate(outputs), np.concatenate(noise), deviations, seconds
 
 
+def scan_seconds(system: System, u: np.ndarray, device: torch.device, backend: str) -> float:
+    """The time that a `LayerRun` measures, and nothing else."""
+    total = 0.0
+    for piece in _batches(system, u.shape[1]):
+        single = torch.from_numpy(np.array(u[piece])).to(device).float().contiguous()
+        scan = _scan(system, piece, device, backend)
+        total += best(lambda f=scan, v=single: f(v), device)
+    return total
+
+
+def _batches(system: System, steps: int) -> list[slice]:
+    """Systems whose states fit in memory at a time."""
+    width = system.slots if isinstance(system, DiagonalSystem) else system.order
+    batch = max(1, _SCAN_BYTES // (steps * max(width, 1) * 16))
+    return [slice(start, start + batch) for start in range(0, system.systems, batch)]
+
+
+def _scan(system: System, piece: slice, device: torch.device, backend: str) -> Operation:
+    """The scan in float32 of a batch of systems."""
+    D = torch.from_numpy(system.D[piece]).to(device).float()
+    if isinstance(system, DiagonalSystem):
+        a, B, C = (torch.from_numpy(x[piece].astype(np.complex128)).to(device) for x in (system.a, system.B, system.C))
+        lam, B, C = (x.to(torch.complex64) for x in (torch.exp(a), B, C))
+        return lambda u: diagonal_scan(lam, B, C, D, u, backend=backend)[0]
+    A, B, C = (torch.from_numpy(x[piece]).to(device).float() for x in (system.A, system.B, system.C))
+    return lambda u: dense_scan(A, B, C, D, u)[0]
+
+
 def _operations(
     system: System, piece: slice, steps: int, device: torch.device, backend: str
 ) -> tuple[Operation, Operation, Operation]:
@@ -90,22 +115,19 @@ def _operations(
 
     Dense systems have a naive scan only.
     """
-    D = torch.from_numpy(system.D[piece]).to(device)
+    D, fast = torch.from_numpy(system.D[piece]).to(device), _scan(system, piece, device, backend)
     if isinstance(system, DiagonalSystem):
         a, B, C = (torch.from_numpy(x[piece].astype(np.complex128)).to(device) for x in (system.a, system.B, system.C))
         lam = torch.exp(a)
-        single = [x.to(torch.complex64) for x in (lam, B, C)]
 
         def exact(u: torch.Tensor) -> torch.Tensor:
             return diagonal_scan(lam, B, C, D, u, backend="naive")[0]
 
-        def fast(u: torch.Tensor) -> torch.Tensor:
-            return diagonal_scan(single[0], single[1], single[2], D.float(), u, backend=backend)[0]
-
         if system.inputs * system.outputs > system.slots:
 
             def convolve(u: torch.Tensor) -> torch.Tensor:
-                return diagonal_convolution(a.to(torch.complex64), single[1], single[2], D.float(), u)
+                logs, inputs, outputs = (x.to(torch.complex64) for x in (a, B, C))
+                return diagonal_convolution(logs, inputs, outputs, D.float(), u)
 
             return exact, fast, convolve
     else:
@@ -113,9 +135,6 @@ def _operations(
 
         def exact(u: torch.Tensor) -> torch.Tensor:
             return dense_scan(A, B, C, D, u)[0]
-
-        def fast(u: torch.Tensor) -> torch.Tensor:
-            return dense_scan(A.float(), B.float(), C.float(), D.float(), u)[0]
 
     if isinstance(system, DiagonalSystem):
         part = replace(system, a=system.a[piece], B=system.B[piece], C=system.C[piece], D=system.D[piece])
