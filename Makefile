@@ -84,7 +84,7 @@ demo: $(VENV)/.installed
 	$(call show,ssmtool bench --op selective_scan --shape L=1024 --forward-only)
 
 test: $(VENV)/.installed-test
-	@$(PY) -m pytest -m "not gpu" $(PYTEST_FLAGS)
+	@$(PY) -m pytest -m "not gpu" --numprocesses auto --maxprocesses 8 --dist loadfile $(PYTEST_FLAGS)
 
 test-ray: $(VENV)/.installed-ray
 	@$(PY) -m pytest tests/pipeline/test_ray_cluster.py $(PYTEST_FLAGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -21,17 +22,27 @@ def version_of(*packages: str) -> str:
     Nothing is imported. Files are told by name and content, not by date: the same release is the same everywhere.
 
     Args:
-        packages: e.g. "ssmtool.lti"; everything inside counts.
+        packages: e.g. "ssmtool.lti"; everything inside counts. A module, such as "ssmtool.fitting", is one file.
     """
     sources = hashlib.sha256()
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        for folder in (spec and spec.submodule_search_locations) or ():
-            root = Path(folder)
-            for path in sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES):
-                content = path.read_bytes()
-                sources.update(f"{package}/{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+        for name, path in _files(package):
+            content = path.read_bytes()
+            sources.update(f"{package}/{name} {len(content)}\n".encode() + content)
     return " ".join((__version__, sources.hexdigest(), *map(_installed, _NUMERIC)))
+
+
+def _files(package: str) -> Iterator[tuple[str, Path]]:
+    """Source files of a package or module, by their names in it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return
+    if spec.submodule_search_locations is None:
+        yield "", Path(str(spec.origin))
+    for folder in spec.submodule_search_locations or ():
+        root = Path(folder)
+        for path in sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES):
+            yield path.relative_to(root).as_posix(), path
 
 
 def _installed(library: str) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ssmtool_kernels import native
+from ssmtool_kernels.constant import constant
 
 BACKENDS = ("auto", "naive", "cpu", "triton", "torch")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -91,7 +92,7 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "") == "1"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _no_triton(device: str) -> str:
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"

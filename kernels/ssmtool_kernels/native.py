@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssmtool_kernels.constant import constant
+
 HERE = Path(__file__).parent
 FLAGS = (
     *("-std=c11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
@@ -31,7 +33,7 @@ FLAGS = (
 REALS = {torch.float32: "float", torch.complex64: "float", torch.float64: "double", torch.complex128: "double"}
 
 
-@torch.compiler.assume_constant_result
+@constant
 def missing() -> str:
     """Why the C sources cannot be compiled and loaded here; "" if they can."""
     return _probe()

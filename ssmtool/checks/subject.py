@@ -83,7 +83,7 @@ class Bench:
 
             runner, tokens = self.tokens()
             try:
-                found = calibrated_hsv(self.model, runner, tokens, step=self.step)
+                found = calibrated_hsv(self.model, runner, tokens, cache=self.cache, step=self.step)
                 self._calibrated = {row.layer.name: row.spectra for row in found.layers}
             except CalibrationError as error:
                 self._calibrated = error.line()
@@ -136,7 +136,7 @@ class Bench:
             from ssmtool.pipeline.tokens import read_tokens
 
             runner = open_runner(self.model, self.device)
-            self._run = runner, read_tokens(self.source, self.model, runner)
+            self._run = runner, read_tokens(self.source, self.model, runner, cache=self.cache)
         return self._run
 
 

@@ -88,7 +88,9 @@ def would_reduce_selective(bench: Bench, kind: str, value: float) -> dict[str, R
     goal: dict[str, Any] = {kind: value}
     options = RefitOptions(steps=0)
     try:
-        done = compress_selective(model, runner, tokens, None, dry_run=True, options=options, step=bench.step, **goal)
+        done = compress_selective(
+            model, runner, tokens, None, dry_run=True, options=options, cache=bench.cache, step=bench.step, **goal
+        )
     except ReductionError as error:
         return {name: replace(row, reason=error.line()) for name, row in rows.items()}
     for row in done.layers:

@@ -11,6 +11,7 @@ from ssmtool.cli._progress import Bar
 from ssmtool.selective.choices import Export, Select
 
 if TYPE_CHECKING:
+    from ssmtool.cache import Cache
     from ssmtool.pipeline.model import Model
     from ssmtool.pipeline.tokens import TokenSource
 
@@ -24,6 +25,7 @@ def selective_hsv(
     csv: Path | None,
     document: Mapping[str, Any] | None,
     quiet: bool,
+    cache: Cache,
 ) -> None:
     """Calibrated values, or what weights alone say. Args: document: options for JSON, None for text.
 
@@ -45,7 +47,8 @@ def selective_hsv(
 
         with Bar(quiet) as bar:
             runner = open_runner(model, device)
-            found = calibrated_hsv(model, runner, read_tokens(source, model, runner), layers, step=bar.step)
+            read = read_tokens(source, model, runner, cache=cache)
+            found = calibrated_hsv(model, runner, read, layers, cache=cache, step=bar.step)
     if plot is not None:
         from ssmtool.report.calibrated_plot import save_calibrated_plot
 
@@ -80,6 +83,7 @@ def selective_compress(
     device: str,
     document: Mapping[str, Any] | None,
     quiet: bool,
+    cache: Cache,
 ) -> None:
     """Reduce selective layers on calibration tokens. Args: document: options for JSON, None for text.
 
@@ -103,7 +107,7 @@ def selective_compress(
         done = compress_selective(
             model,
             runner,
-            read_tokens(source, model, runner),
+            read_tokens(source, model, runner, cache=cache),
             output,
             **targets,
             export=export or Export.stock,
@@ -112,6 +116,7 @@ def selective_compress(
             layers=layers,
             dry_run=dry_run,
             seed=seed,
+            cache=cache,
             step=bar.step,
         )
     if document is not None:

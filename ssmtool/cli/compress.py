@@ -240,6 +240,7 @@ def command(
             device=where,
             document={**targets, **how, **given, "device": device.value} if json else None,
             quiet=quiet,
+            cache=kept,
             **how,
         )
         return

@@ -102,7 +102,7 @@ def command(
         not_for_selective(engine, jobs)
         chosen = {"tokens": tokens, "text": text, "bytes": as_bytes, "self": sampled, "seed": seed}
         options = {"layers": layers, "family": family, "device": device.value, "plot": plot, "csv": csv, **chosen}
-        selective_hsv(found, source, layers, where, plot, csv, options if json else None, quiet)
+        selective_hsv(found, source, layers, where, plot, csv, options if json else None, quiet, kept)
         return
     if source is not None:
         raise UsageError("--tokens, --text and --self are for selective layers, and none is selected")

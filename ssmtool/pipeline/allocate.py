@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ssmtool.cache import Cache
 from ssmtool.errors import UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.hankel import Spectrum, hankel_singular_values
@@ -64,6 +65,7 @@ def shared_out(
     options: AllocateOptions,
     bench: Workbench | None,
     step: Step = lambda name, done, total: None,
+    cache: Cache | None = None,
 ) -> Allocation:
     """Share out the states that `uniform` takes.
 
@@ -73,6 +75,7 @@ def shared_out(
         options: what was asked, checked (`checked_options`).
         bench: the model on calibration inputs; needed for "sensitivity" and "best".
         step: progress, called with (what, done, total).
+        cache: where what trials measured is kept; nowhere by default.
 
     Raises:
         UsageError: channels of a model whose layers have none of their own.
@@ -87,7 +90,7 @@ def shared_out(
         )
     same = [np.full(room.layer.systems, target.rank) for room, target in zip(rooms, uniform, strict=True)]
     total = int(sum(ranks.sum() for ranks in same))
-    trials = None if bench is None else Trials(bench, cuts, options)
+    trials = None if bench is None else Trials(bench, cuts, options, cache)
     plans: dict[tuple[str, bool], list[np.ndarray]] = {("uniform", False): same}
     both = (False, True) if options.kind == "best" and not all(r.single for r in rooms) else (options.per_channel,)
     for per_channel in both:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssmtool.pipeline.stages import Arrays, Stage, Stages
 from ssmtool.selective.forward import forward
 from ssmtool.selective.language import LanguageModel, Runner, replacing
 from ssmtool.selective.mixers import Mixer
 from ssmtool.selective.statistics import Calibration, Statistics
 
 Mixers = Mapping[str, tuple[Mixer, ...]]
+Gathered = Mapping[str, list[Statistics]]
 BATCH = 8
 STRIDE = 16  # neighbouring states differ little
 ENOUGH = 64  # samples per state, below which every state is measured
@@ -26,6 +29,7 @@ def calibrate(
     tokens: np.ndarray,
     *,
     batch: int = BATCH,
+    stages: Stages | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, tuple[Calibration, ...]]:
     """Moments of every mixer of `mixers` on `tokens`; memory does not grow with their number.
@@ -35,12 +39,14 @@ def calibrate(
         mixers: by layer name, tensor fields.
         tokens: (S, L) integers.
         batch: sequences at a time.
+        stages: of the same runner and tokens: where sums are kept, and found again.
         progress: called with (sequences done, sequences).
 
     Raises:
         CalibrationError: states or outputs that are not finite.
     """
-    gathered = {name: [Statistics(m, stride=_stride(m, tokens)) for m in parts] for name, parts in mixers.items()}
+    stage = Stage(None, "") if stages is None else stages.stage("calibration", list(mixers), batch)
+    begin, gathered = _restored(mixers, tokens, stage.find())
     # A model run by other code must stay as it is; our own need not compute the same thing twice.
     own = isinstance(runner, LanguageModel)
 
@@ -54,10 +60,41 @@ def calibrate(
             total = out if total is None else total + out
         return total if own else None
 
-    for start in range(0, len(tokens), batch):
+    if begin:
+        progress(begin, len(tokens))
+    for start in range(begin, len(tokens), batch):
         runner.logits(as_tokens(tokens[start : start + batch], mixers), visit)
-        progress(min(start + batch, len(tokens)), len(tokens))
+        done = min(start + batch, len(tokens))
+        (stage.keep if done == len(tokens) else stage.keep_sometimes)(partial(_sums, gathered, done))
+        progress(done, len(tokens))
     return {name: tuple(s.result() for s in parts) for name, parts in gathered.items()}
+
+
+def _sums(gathered: Gathered, done: int) -> Arrays:
+    """All sums after `done` sequences, as `_restored` takes them."""
+    found = {"done": np.array(done)}
+    for name, parts in gathered.items():
+        for k, statistics in enumerate(parts):
+            found |= {f"{name} {k} {what}": array for what, array in statistics.sums().items()}
+    return found
+
+
+def _restored(mixers: Mixers, tokens: np.ndarray, kept: Arrays | None) -> tuple[int, Gathered]:
+    """Sequences that were summed before, and their sums; 0 for an entry that is not of these layers and tokens."""
+    gathered = {name: [Statistics(m, stride=_stride(m, tokens)) for m in parts] for name, parts in mixers.items()}
+    if kept is None:
+        return 0, gathered
+    try:
+        done = int(kept["done"].item())
+        if not 0 < done <= len(tokens):
+            raise ValueError("not of these tokens")
+        for name, parts in gathered.items():
+            for k, statistics in enumerate(parts):
+                start = f"{name} {k} "
+                statistics.restore({key[len(start) :]: a for key, a in kept.items() if key.startswith(start)})
+    except (KeyError, ValueError, TypeError):
+        return _restored(mixers, tokens, None)
+    return done, gathered
 
 
 def _stride(mixer: Mixer, tokens: np.ndarray) -> int:

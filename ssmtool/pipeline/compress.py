@@ -124,7 +124,7 @@ def compress(
         allocation, targets = None, wish.targets
         if allocate is not None and allocate.kind != "uniform":
             cuts = Cuts(model, chosen, how, bench, per_layer=per_layer, pad_to=pad_to, device=device)
-            allocation = shared_out(cuts, wish.targets, allocate, bench, step)
+            allocation = shared_out(cuts, wish.targets, allocate, bench, step, cache)
             targets = tuple(Target("rank", ranks) for ranks in allocation.kept.ranks)
         engine = engine or local(jobs)
         place, form = engine.device(device), layout(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ def recorded_bounds(original: Model, reduced: Model) -> dict[str, np.ndarray]:
     except (KeyError, TypeError, ValueError, OverflowError):
         return {}
     return {name: np.array(row) for name, row in rows.items() if len(row) == systems.get(name)}
+
+
+def refined_layers(record: Mapping[str, Any]) -> set[str]:
+    """Names of the layers that a record of `compress` says were refined: their weights are fitted."""
+    rows = record.get("layers")
+    if not isinstance(rows, list):
+        return set()
+    return {str(row.get("name")) for row in rows if isinstance(row, dict) and row.get("refined") is True}
 
 
 def record_of(original: Model, reduced: Model) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from ssmtool.families._contract import Layer
 from ssmtool.lti.minimal import minimal
-from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.spectrum import Spectrum
-from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import DiagonalSystem, System
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.storage import layer_bytes
+from ssmtool.pipeline.pairing import refined_layers
+from ssmtool.pipeline.stable_parts import stable_parts
+from ssmtool.pipeline.storage import layer_bytes, storage_rounding
 from ssmtool.pipeline.validation import Validation
 
 
@@ -27,7 +27,8 @@ class Partner:
         slots: stored modes per system.
         orders: (S,) states of each system without redundant ones; of a selective layer, states per channel.
         bytes: of its tensors.
-        error: largest H-infinity error of a system relative to its Hankel norm; None where it was not measured.
+        error: largest H-infinity error of a system, of its stable part where others are kept, relative to its Hankel
+            norm; None where it was not measured, or where unstable states differ.
         bound: largest certified bound, relative to the same; None where it is not known.
     """
 
@@ -64,7 +65,7 @@ def compared(
             like two states; the record has the orders before.
     """
     size = layer_bytes(reduced, partner, {})[0]
-    known = minimal(second).order if isinstance(second, DiagonalSystem) else np.full(partner.systems, second.order)
+    known = _order(second)
     recorded = _recorded_order(record, row.layer.name)
     if recorded is not None:
         known = np.minimum(known, recorded)
@@ -72,13 +73,25 @@ def compared(
         for found in validation.layers:
             if found.name == row.layer.name:
                 bound = None if np.isnan(found.bound) else found.bound
-                return Partner(partner.slots, known, size, found.hinf, bound)
-    if row.spectrum is None or unstable_states(first).any() or unstable_states(second).any():
+                error = found.hinf if np.isfinite(found.hinf) else None
+                return Partner(partner.slots, known, size, error, bound)
+    if row.spectrum is None:
         return Partner(partner.slots, known, size, None, None)
-    norm = row.spectrum.sigma.max(axis=1, initial=0.0)
-    error = hinf_norm(difference(first, second))
+    fitted = row.layer.name in refined_layers(record)
+    parts = stable_parts(first, second, storage_rounding(reduced, partner), same_weights=not fitted)
+    if parts.reason:
+        return Partner(partner.slots, known, size, None, None)
+    norm = np.where(np.isinf(row.spectrum.sigma), 0.0, row.spectrum.sigma).max(axis=1, initial=0.0)
     scale = np.where(norm > 0, norm, 1.0)
-    return Partner(partner.slots, known, size, float((error / scale).max()), None)
+    return Partner(partner.slots, known, size, float((parts.hinf_error("cpu") / scale).max()), None)
+
+
+def _order(system: System) -> np.ndarray:
+    """(S,) states of each system without redundant ones."""
+    if not isinstance(system, DiagonalSystem):
+        return np.full(system.systems, system.order)
+    found = minimal(system)
+    return found.order + found.unstable
 
 
 def _recorded_order(record: Mapping[str, Any], name: str) -> int | None:

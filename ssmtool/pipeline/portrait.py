@@ -13,7 +13,6 @@ from ssmtool.cache import Cache
 from ssmtool.errors import UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.spectrum import Spectrum
-from ssmtool.lti.stability import unstable_states
 from ssmtool.lti.systems import System
 from ssmtool.pipeline.diagnose import Diagnosis, by_depth, diagnose
 from ssmtool.pipeline.measured_ranks import Measured, measured_ranks
@@ -157,7 +156,11 @@ def portrait(
     record = {} if reduced is None else recorded(reduced)
     validation = language = None
     if reduced is not None and "comparison" in parts and timings:
-        validation = _validation(model, reduced, linear, pairs, device, backend, step, absent)
+        if linear:
+            validation = validate(
+                model, reduced, layers=[literal(layer.name) for layer in linear], device=device, backend=backend,
+                progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
+            )  # fmt: skip
         if selective and source is None:
             absent.append("the comparison of selective layers needs tokens: --tokens FILE, --text FILE or --self N")
         elif selective and source is not None:
@@ -254,32 +257,6 @@ def _linear(
     if "sizes" in parts:
         row = replace(row, sizes=tuple(predicted_sizes(model, layer, system, positions)))
     return row
-
-
-def _validation(
-    model: Model,
-    reduced: Model,
-    linear: Sequence[Layer],
-    pairs: dict[str, Layer],
-    device: str,
-    backend: str,
-    step: Step,
-    absent: list[str],
-) -> Validation | None:
-    """`validate` on the layers that are stable in both models; the others are named in `absent`."""
-    names = []
-    for layer in linear:
-        if unstable_states(model.system(layer)).any() or unstable_states(reduced.system(pairs[layer.name])).any():
-            absent.append(f"{layer.name} has unstable states, which cannot be compared by running it")
-        else:
-            names.append(layer.name)
-    if not names:
-        return None
-    # Names are literal here, not globs.
-    return validate(
-        model, reduced, layers=[literal(name) for name in names], device=device, backend=backend,
-        progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
-    )  # fmt: skip
 
 
 def literal(name: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssmtool.cache import Cache
 from ssmtool.checkpoint import Rewrite
 from ssmtool.errors import ReductionError, UsageError
 from ssmtool.families._contract import Layer
@@ -21,6 +22,7 @@ from ssmtool.pipeline.projected import projected_config, projected_files, projec
 from ssmtool.pipeline.selective_compression import SelectiveCompression, provenance, selective_card
 from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
 from ssmtool.pipeline.selective_layers import Parts, measured, refitted, shrunk, stock_tensors
+from ssmtool.pipeline.stages import Stages
 from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
@@ -48,6 +50,7 @@ def compress_selective(
     layers: Iterable[str] | None = None,
     dry_run: bool = False,
     seed: int = 0,
+    cache: Cache | None = None,
     step: Step = no_step,
 ) -> SelectiveCompression:
     """Reduce the state of the selective layers on calibration tokens.
@@ -66,6 +69,7 @@ def compress_selective(
         layers: names or globs; all by default. A stock export needs all layers: configurations have one state size.
         dry_run: everything but the writing.
         seed: of random selection and of the refit.
+        cache: where the sums and the fits of a runner of `open_runner` are kept, and found again; nowhere by default.
         step: progress.
 
     Raises:
@@ -89,18 +93,24 @@ def compress_selective(
         digest = stack.enter_context(ThreadPoolExecutor(1)).submit(model.checkpoint.sha256)
         mixers: Parts = {layer.name: model.mixers(layer) for layer in chosen}
         running = on_runner(mixers, runner)
+        stages = Stages(cache, model, runner, tokens.array)
         moments = calibrate(
-            runner, running, tokens.array, progress=lambda done, total: step("calibrating", done, total, "sequences")
+            runner,
+            running,
+            tokens.array,
+            stages=stages,
+            progress=lambda done, total: step("calibrating", done, total, "sequences"),
         )
         spectra = {n: tuple(map(calibrated_spectrum, mixers[n], moments[n])) for n in mixers}
         kept = kept or _rank(asked, chosen, spectra)
         scores = None
         if export is Export.stock and how is Select.taylor:
-            scores = taylor_scores(runner, running, tokens.array, step)
+            scores = taylor_scores(runner, running, tokens.array, step, stages)
         small, losses = shrunk(mixers, moments, kept, export, how, scores, seed)
         fits: dict[str, Fit] = {}
         if export is Export.stock and options.steps:
-            small, fits = refitted(runner, running, small, tokens.array, options, step)
+            choice = (kept, how.value, seed)
+            small, fits = refitted(runner, running, small, tokens.array, options, step, stages, choice)
         rows = measured(chosen, mixers, small, spectra, losses, fits, runner, running, tokens.array, kept, how, export)
         tensors_of = projected_tensors if export is Export.projected else stock_tensors
         stored = {layer.name: tensors_of(model, layer, small[layer.name]) for layer in chosen}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssmtool.cache import Cache
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.model import Model
@@ -75,7 +76,13 @@ def static_hsv(model: Model, layers: Iterable[str] | None = None) -> CalibratedH
 
 
 def calibrated_hsv(
-    model: Model, runner: Runner, tokens: Tokens, layers: Iterable[str] | None = None, *, step: Step = no_step
+    model: Model,
+    runner: Runner,
+    tokens: Tokens,
+    layers: Iterable[str] | None = None,
+    *,
+    cache: Cache | None = None,
+    step: Step = no_step,
 ) -> CalibratedHsv:
     """Calibrated values of the selected layers, all measured in one pass over the tokens.
 
@@ -84,6 +91,7 @@ def calibrated_hsv(
         runner: the same model, from `open_runner` or the caller's own.
         tokens: to run.
         layers: names or globs; all by default.
+        cache: where the sums of a runner of `open_runner` are kept, and found again; nowhere by default.
         step: progress.
 
     Raises:
@@ -91,6 +99,7 @@ def calibrated_hsv(
         CalibrationError: too few tokens for the states, or values that are not finite.
     """
     from ssmtool.pipeline.calibrate import calibrate
+    from ssmtool.pipeline.stages import Stages
 
     chosen = selected(model, layers)
     mixers = {layer.name: model.mixers(layer) for layer in chosen}
@@ -98,6 +107,7 @@ def calibrated_hsv(
         runner,
         on_runner(mixers, runner),
         tokens.array,
+        stages=Stages(cache, model, runner, tokens.array),
         progress=lambda done, total: step("calibrating", done, total, "sequences"),
     )
     rows = []

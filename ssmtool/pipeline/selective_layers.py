@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 
 from ssmtool.families._contract import Layer
 from ssmtool.fitting import Fit
 from ssmtool.pipeline.calibrate import BATCH, as_tokens, streams
+from ssmtool.pipeline.kept_fits import fit_arrays, kept_fit
 from ssmtool.pipeline.model import Model, family_of
 from ssmtool.pipeline.selective_compression import SelectiveReduction
 from ssmtool.pipeline.selective_hsv import Step, on_runner
+from ssmtool.pipeline.stages import Stages
 from ssmtool.pipeline.storage import Tensors
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.distil import distil
@@ -55,14 +60,31 @@ def shrunk(
 
 
 def refitted(
-    runner: Runner, running: Parts, small: Parts, tokens: np.ndarray, options: RefitOptions, step: Step
+    runner: Runner,
+    running: Parts,
+    small: Parts,
+    tokens: np.ndarray,
+    options: RefitOptions,
+    step: Step,
+    stages: Stages,
+    choice: tuple[Any, ...],
 ) -> tuple[Parts, dict[str, Fit]]:
-    """Layer by layer in order of application, each behind the reduced ones before it; then all of them together."""
+    """Layer by layer in order of application, each behind the reduced ones before it; then all of them together.
+
+    Every fit that ends is kept. `choice` says, beside what `stages` know, what the mixers of `small` are.
+    """
     start = on_runner(small, runner)
+    asked = (list(small), choice, vars(options))
     done: Parts = {}
     fits: dict[str, Fit] = {}
     for name in runner.names:
         if name not in start:
+            continue
+        stage = stages.stage("refit", name, *asked)
+        known = kept_fit({name: start[name]}, stage.find())
+        if known is not None:
+            done[name], fits[name] = known[0][name], known[1]
+            step(name, fits[name].steps, fits[name].steps, "refit steps")
             continue
         x, residual = streams(runner, running, name, tokens, replaced={})
         added = torch.cat([_sum(running[name], part) for part in x.split(BATCH)])
@@ -71,14 +93,20 @@ def refitted(
         done[name], fits[name] = refit(
             start[name], mine, target, options, lambda n, total, name=name: step(name, n, total, "refit steps")
         )
+        stage.keep(partial(fit_arrays, {name: done[name]}, fits[name]))
     if options.last != 0 and (options.last or options.steps > 1):
-        done, _ = distil(
-            runner,
-            done,
-            as_tokens(tokens, running),
-            options,
-            lambda n, total: step("whole model", n, total, "refit steps"),
-        )
+        stage = stages.stage("distillation", *asked)
+        known = kept_fit(done, stage.find())
+        if known is None:
+            known = distil(
+                runner,
+                done,
+                as_tokens(tokens, running),
+                options,
+                lambda n, total: step("whole model", n, total, "refit steps"),
+            )
+            stage.keep(partial(fit_arrays, *known))
+        done = known[0]
     return {name: tuple(map(to_numpy, parts)) for name, parts in done.items()}, fits
 
 

@@ -87,6 +87,15 @@ def coarsest_dtype(model: Model, layer: Layer) -> str:
     return max(dtypes, key=lambda d: (_ROUNDING[d], d.startswith("F"))) if dtypes else "F32"
 
 
+def storage_rounding(model: Model, layer: Layer) -> float:
+    """Share of a pole's logarithm, or of a weight, that storing the layer may change it by.
+
+    A pole is often the product of a stored number and a step that is stored as its logarithm: 16 units in the last
+    place are enough for steps down to exp(-15).
+    """
+    return 16 * _ROUNDING[coarsest_dtype(model, layer)]
+
+
 def layer_bytes(model: Model, layer: Layer, tensors: Tensors) -> tuple[int, int]:
     """Bytes of the layer's state-space tensors before and after the rewrite.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,14 +13,21 @@ from torch import Tensor
 
 from ssmtool.pipeline.calibrate import as_tokens
 from ssmtool.pipeline.selective_hsv import Step
+from ssmtool.pipeline.stages import Arrays, Stage, Stages
 from ssmtool.selective.language import Runner, sum_of
 from ssmtool.selective.mixers import DiagonalMixer, Mixer
 
 BATCH = 4
 
+Totals = dict[str, list[Tensor]]
+
 
 def taylor_scores(
-    runner: Runner, mixers: Mapping[str, tuple[Mixer, ...]], tokens: np.ndarray, step: Step
+    runner: Runner,
+    mixers: Mapping[str, tuple[Mixer, ...]],
+    tokens: np.ndarray,
+    step: Step,
+    stages: Stages | None = None,
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """|dL / dm| of a factor m = 1 on every state's C, mean over batches: what removing the state would change.
 
@@ -31,14 +39,15 @@ def taylor_scores(
         mixers: tensor fields, by layer name.
         tokens: (S, L) integers.
         step: progress.
+        stages: of the same runner and tokens: where sums are kept, and found again.
 
     Returns:
         (G, N) scores per mixer, by layer name.
     """
-    totals = {
-        name: [torch.zeros(m.groups, m.states, dtype=torch.float64) for m in parts] for name, parts in mixers.items()
-    }
-    for start in range(0, len(tokens), BATCH):
+    shapes = {name: [(m.groups, m.states) for m in parts] for name, parts in mixers.items()}
+    stage = Stage(None, "") if stages is None else stages.stage("taylor", list(mixers))
+    begin, totals = _restored(shapes, stage.find(), len(tokens))
+    for start in range(begin, len(tokens), BATCH):
         batch = as_tokens(tokens[start : start + BATCH], mixers)
         masks: dict[str, list[Tensor]] = {}
 
@@ -57,8 +66,30 @@ def taylor_scores(
         for name, parts in masks.items():
             for k in range(len(parts)):
                 totals[name][k] += next(gradients).abs().cpu().double()
-        step("Taylor scores", min(start + BATCH, len(tokens)), len(tokens), "sequences")
+        done = min(start + BATCH, len(tokens))
+        (stage.keep if done == len(tokens) else stage.keep_sometimes)(partial(_sums, totals, done))
+        step("Taylor scores", done, len(tokens), "sequences")
     return {name: tuple(total.numpy() for total in parts) for name, parts in totals.items()}
+
+
+def _sums(totals: Totals, done: int) -> Arrays:
+    """All sums after `done` sequences."""
+    found = {f"{name} {k}": total.numpy() for name, parts in totals.items() for k, total in enumerate(parts)}
+    return {**found, "done": np.array(done)}
+
+
+def _restored(shapes: Mapping[str, list[tuple[int, int]]], kept: Arrays | None, sequences: int) -> tuple[int, Totals]:
+    """Sequences that were summed before, and their sums; 0 for an entry that is not of these layers and tokens."""
+    if kept is not None:
+        names = {f"{name} {k}": shape for name, parts in shapes.items() for k, shape in enumerate(parts)}
+        sound = all(key in kept and kept[key].shape == shape for key, shape in names.items())
+        done = int(kept["done"].item()) if sound and "done" in kept and kept["done"].size == 1 else 0
+        if 0 < done <= sequences:
+            return done, {
+                name: [torch.as_tensor(kept[f"{name} {k}"], dtype=torch.float64) for k in range(len(parts))]
+                for name, parts in shapes.items()
+            }
+    return 0, {name: [torch.zeros(shape, dtype=torch.float64) for shape in parts] for name, parts in shapes.items()}
 
 
 def _masked(mixer: Mixer, mask: Tensor) -> Mixer:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssmtool.cache import Cache
 from ssmtool.checkpoint import open_checkpoint
 from ssmtool.checkpoint.arrays import read_array
 from ssmtool.checkpoint.files import read_small
@@ -85,20 +86,21 @@ class TokenSource:
                 raise UsageError(f"{option} {value} is not a positive number")
 
 
-def read_tokens(source: TokenSource, model: Model, runner: Runner) -> Tokens:
+def read_tokens(source: TokenSource, model: Model, runner: Runner, *, cache: Cache | None = None) -> Tokens:
     """The sequences a source gives for a model.
 
     Args:
         source: what was asked for.
         model: its directory has the tokenizer, its config the first token of what it draws.
         runner: of the same model, for its vocabulary and for what it draws.
+        cache: where what a runner of `open_runner` draws is kept, and found again; nowhere by default.
 
     Raises:
         UsageError: tokens the model does not have, of the wrong shape, or too short; a text without a way to read it.
         CheckpointError: a file that cannot be read.
     """
     if source.sampled is not None:
-        array = _sampled(source, model, runner)
+        array = _kept_sample(source, model, runner, cache)
         what = f"sampled from the model itself, seed {source.seed}"
     elif source.text is not None:
         array = _text(source, Path(source.text), model, runner.vocabulary)
@@ -225,6 +227,20 @@ def _refused(path: Path, what: str) -> Iterator[None]:
         if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":
             raise
         raise CheckpointError(f"{what}: {problem}", where=str(path), remedy="Download it again") from problem
+
+
+def _kept_sample(source: TokenSource, model: Model, runner: Runner, cache: Cache | None) -> np.ndarray:
+    """What the model draws, which takes longer than anything that is measured on it."""
+    from ssmtool.pipeline.stages import Stages
+
+    drawn = ("sampled", source.sampled, source.length, source.seed)
+    stage = Stages(cache, model, runner).stage(*drawn)
+    kept = (stage.find() or {}).get("tokens")
+    if kept is not None and kept.shape == (source.sampled, source.length) and kept.dtype == np.int64:
+        return kept
+    array = _sampled(source, model, runner)
+    stage.keep(lambda: {"tokens": array})
+    return array
 
 
 def _sampled(source: TokenSource, model: Model, runner: Runner) -> np.ndarray:

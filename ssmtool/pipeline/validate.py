@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ssmtool.errors import UnstableError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
 from ssmtool.lti.hankel import hankel_singular_values
 from ssmtool.lti.minimal import minimal
-from ssmtool.lti.norms import difference, hinf_norm
 from ssmtool.lti.orders import tail_bound
-from ssmtool.lti.stability import unstable_states
-from ssmtool.lti.systems import DiagonalSystem, System
+from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.model import LayerProgress, Model, linear
-from ssmtool.pipeline.pairing import check_rest, partners, recorded_bounds
+from ssmtool.pipeline.pairing import check_rest, partners, record_of, recorded_bounds, refined_layers
 from ssmtool.pipeline.scans import floor_share, operation_of, resolved, run_layer
 from ssmtool.pipeline.signals import fit_inputs, generated, read_inputs
+from ssmtool.pipeline.stable_parts import StableParts, stable_parts
+from ssmtool.pipeline.storage import storage_rounding
 from ssmtool.pipeline.validation import Agreement, InputResult, LayerValidation, Validation
 
 _UNRECORDED_ROUNDING = 1e-5  # relative allowance for storage rounding where the checkpoint does not record it
@@ -47,6 +45,10 @@ def validate(
     orders found. Where there is none (methods without a bound), the measured H-infinity error takes its place, so that
     only the arithmetic of the scans is tested.
 
+    States on or outside the unit circle have no finite norm, and `compress` keeps them: they have to be the same in
+    both models, up to the rounding of storage, and the stable parts are what is run and measured. After a refinement,
+    which fits weights, they have to have the same poles.
+
     Args:
         original, reduced: from `ssmtool.load`.
         length: steps of the generated inputs.
@@ -68,16 +70,22 @@ def validate(
     chosen = linear(original.select(layers))
     matching = partners(original, reduced, chosen)
     recorded = recorded_bounds(original, reduced)
+    refined = refined_layers(record_of(original, reduced))
     check_rest(original, reduced, bool(recorded))
     given = None if inputs is None else read_inputs(Path(inputs))
     results = []
     for layer, partner in zip(chosen, matching, strict=True):
         if progress:
             progress(layer, 0, 1)
-        first, second = original.system(layer), reduced.system(partner)
+        parts = stable_parts(
+            original.system(layer),
+            reduced.system(partner),
+            storage_rounding(reduced, partner),
+            same_weights=layer.name not in refined,
+        )
         signals = generated(layer, length, seed) if given is None else fit_inputs(given, layer)
         bound = recorded.get(layer.name)
-        results.append(_validate_layer(layer, partner, first, second, bound, signals, max_error, target, running))
+        results.append(_validate_layer(layer, partner, parts, bound, signals, max_error, target, running))
         if progress:
             progress(layer, 1, 1)
     steps = length if given is None else given[1].shape[1]
@@ -87,22 +95,20 @@ def validate(
 def _validate_layer(
     layer: Layer,
     partner: Layer,
-    first: System,
-    second: System,
+    parts: StableParts,
     recorded: np.ndarray | None,
     signals: dict[str, np.ndarray],
     max_error: float | None,
     device: torch.device,
     backend: str,
 ) -> LayerValidation:
-    if unstable_states(first).any() or unstable_states(second).any():
-        return _unstable(layer, partner, first, second, tuple(signals))
+    first, second = parts.first, parts.second
     spectrum = hankel_singular_values(first, str(device))
-    norm = np.where(np.isinf(spectrum.sigma), 0.0, spectrum.sigma).max(axis=1)
-    hinf = hinf_norm(difference(first, second), str(device))
+    norm = spectrum.sigma.max(axis=1)
+    hinf = parts.hinf_error(str(device))
     bound = recorded
     if bound is None or bound.shape != hinf.shape:
-        order = minimal(second).order if isinstance(second, DiagonalSystem) else np.full(layer.systems, second.order)
+        order = minimal(second).order if isinstance(second, DiagonalSystem) else second.order - parts.unstable[1]
         bound = tail_bound(spectrum.sigma)[np.arange(layer.systems), order] + _UNRECORDED_ROUNDING * norm
     limit = np.where(np.isnan(bound), hinf, bound) * (1 + 1e-6)
     scale = np.where(norm > 0, norm, 1.0)
@@ -123,23 +129,14 @@ def _validate_layer(
         results.append(
             InputResult(name, float((error / (size * scale)).max()) if size.any() else 0.0, relative, within)
         )
-    hinf_within = bool((hinf <= limit).all())
-    worst = max(r.error for r in results)
-    reason = ""
-    if not hinf_within:
-        s = int(np.argmax(hinf - limit))
-        reason = f"H-infinity error {hinf[s]:.3g} of system {s} exceeds its bound {bound[s]:.3g}"
-    elif not all(r.within for r in results):
-        reason = f"output error exceeds the bound for {', '.join(r.input for r in results if not r.within)}"
-    elif max_error is not None and worst > max_error:
-        reason = f"output error {worst:.3g} exceeds --max-error {max_error:g}"
+    reason = parts.reason or _above(hinf, limit, bound, results, max_error)
     return LayerValidation(
         name=layer.name,
         systems=layer.systems,
         slots=(layer.slots, partner.slots),
         bound=float((bound / scale).max()),
-        hinf=float((hinf / scale).max()),
-        hinf_within=hinf_within,
+        hinf=float(np.where(parts.apart, np.inf, hinf / scale).max()),
+        hinf_within=bool((hinf <= limit)[~parts.apart].all()) and not parts.apart.any(),
         inputs=tuple(results),
         original=Agreement(*map(float, agreement[0])),
         reduced=Agreement(*map(float, agreement[1])),
@@ -148,42 +145,23 @@ def _validate_layer(
         seconds_reduced=float(seconds[1]),
         floor_original=floor_share(first, steps, float(seconds[0]), device),
         floor_reduced=floor_share(second, steps, float(seconds[1]), device),
+        unstable=(int(parts.unstable[0].sum()), int(parts.unstable[1].sum())),
+        unstable_deviation=parts.deviation,
         passed=not reason,
         reason=reason,
     )
 
 
-def _unstable(layer: Layer, partner: Layer, first: System, second: System, inputs: tuple[str, ...]) -> LayerValidation:
-    """An unstable layer has no finite norms and no bounded scans: it passes if it is the same in both models.
-
-    Raises:
-        UnstableError: it was changed.
-    """
-    same = type(first) is type(second) and all(
-        np.array_equal(getattr(first, field.name), getattr(second, field.name)) for field in fields(first)
-    )
-    if not same:
-        raise UnstableError(
-            "eigenvalues on or outside the unit circle: the two models cannot be compared here",
-            where=layer.name,
-            remedy="Leave the layer out with --layers",
-        )
-    nothing = Agreement(0.0, 0.0)
-    return LayerValidation(
-        name=layer.name,
-        systems=layer.systems,
-        slots=(layer.slots, partner.slots),
-        bound=0.0,
-        hinf=0.0,
-        hinf_within=True,
-        inputs=tuple(InputResult(name, 0.0, 0.0, True) for name in inputs),
-        original=nothing,
-        reduced=nothing,
-        operation=operation_of(first),
-        seconds_original=0.0,
-        seconds_reduced=0.0,
-        floor_original=None,
-        floor_reduced=None,
-        passed=True,
-        reason="",
-    )
+def _above(
+    hinf: np.ndarray, limit: np.ndarray, bound: np.ndarray, results: list[InputResult], max_error: float | None
+) -> str:
+    """The bound or limit that is exceeded, "" if none is."""
+    worst = max(row.error for row in results)
+    if not (hinf <= limit).all():
+        s = int(np.argmax(hinf - limit))
+        return f"H-infinity error {hinf[s]:.3g} of system {s} exceeds its bound {bound[s]:.3g}"
+    if not all(row.within for row in results):
+        return f"output error exceeds the bound for {', '.join(row.input for row in results if not row.within)}"
+    if max_error is not None and worst > max_error:
+        return f"output error {worst:.3g} exceeds --max-error {max_error:g}"
+    return ""

@@ -37,14 +37,18 @@ class LayerValidation:
     Attributes:
         name: layer name. systems: S. slots: stored modes before and after.
         bound: largest certified H-infinity bound (recorded or recomputed) relative to the Hankel norm.
-        hinf: largest measured H-infinity error of a system relative to its Hankel norm.
+        hinf: largest measured H-infinity error of a system relative to its Hankel norm; infinite where unstable states
+            differ.
         hinf_within: whether every system's H-infinity error stays below its bound.
         inputs: per input.
         original, reduced: agreement of scan and convolution (float32) with the float64 reference.
         operation: the scan.
         seconds_original, seconds_reduced: scan time of the layer, best of several.
         floor_original, floor_reduced: share of the GPU's floor that the scan reaches; None on other devices.
-        passed: within the bound, and below max_error if one was given.
+        unstable: states on or outside the unit circle before and after, all systems together. Where there are any,
+            the other numbers are about the stable parts.
+        unstable_deviation: largest relative deviation of what those states do; None where there are none.
+        passed: within the bound, below max_error if one was given, and the same unstable states in both.
         reason: why not, "" if passed.
     """
 
@@ -62,8 +66,15 @@ class LayerValidation:
     seconds_reduced: float
     floor_original: float | None
     floor_reduced: float | None
+    unstable: tuple[int, int]
+    unstable_deviation: float | None
     passed: bool
     reason: str
+
+    @property
+    def stable_part(self) -> bool:
+        """Whether errors, outputs and times are those of the stable part, and not of the whole layer."""
+        return any(self.unstable)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,10 @@ def _validate_layer(layer: LayerValidation) -> schema.ValidateLayer:
         floor_before=layer.floor_original,
         floor_after=layer.floor_reduced,
         speedup=layer.seconds_original / layer.seconds_reduced if layer.seconds_reduced > 0 else None,
+        compared="stable part" if layer.stable_part else "whole",
+        unstable_before=layer.unstable[0],
+        unstable_after=layer.unstable[1],
+        unstable_deviation=layer.unstable_deviation,
         passed=layer.passed,
         reason=layer.reason,
     )

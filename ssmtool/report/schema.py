@@ -238,6 +238,10 @@ class ValidateLayer(_Strict):
     floor_before: float | None = Field(description="share of the least time the GPU allows; null on other devices")
     floor_after: float | None
     speedup: float | None
+    compared: Literal["whole", "stable part"] = Field(description="what errors, outputs and times are those of")
+    unstable_before: int = Field(description="states on or outside the unit circle, total; set aside and compared")
+    unstable_after: int
+    unstable_deviation: float | None = Field(description="of what these states do, relative; null without any")
     passed: bool
     reason: str
 

@@ -8,7 +8,7 @@ uncorrelated). The mathematics is in docs/selective.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +113,27 @@ class Statistics:
         if not all(np.isfinite(part).all() for part in (found.reachability, found.observability, found.joint)):
             raise CalibrationError("states or outputs are not finite on the calibration tokens")
         return found
+
+    def sums(self) -> dict[str, np.ndarray]:
+        """Everything that was accumulated; `restore` goes on from there, to the same bits."""
+        found = {name: total.cpu().numpy() for name, total in self._totals().items()}
+        return {**found, "counts": np.array([self._tokens, self._samples]), "output": np.array(self._output)}
+
+    def restore(self, sums: Mapping[str, np.ndarray]) -> None:
+        """Go on from `sums` of the same mixer. Raises KeyError, ValueError: they are of another one."""
+        totals = self._totals()
+        for name, total in totals.items():
+            if sums[name].shape != total.shape or sums[name].dtype != np.float64:
+                raise ValueError(f"{name} is not of this mixer")
+        tokens, samples = sums["counts"].tolist()
+        output = float(sums["output"].item())
+        for name, total in totals.items():
+            total.copy_(torch.as_tensor(sums[name]))
+        self._tokens, self._samples, self._output = tokens, samples, output
+
+    def _totals(self) -> dict[str, Tensor]:
+        named = {"reach": self._reach, "observe": self._observe, "joint": self._joint, "ghost": self._ghost}
+        return named if self._coupling is None else {**named, "coupling": self._coupling}
 
     def _mean(self, total: Tensor) -> np.ndarray:
         return (total / self._samples).cpu().numpy()

@@ -21,6 +21,8 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 BASH = shutil.which("bash")
 MAKE = shutil.which("make")
+BESIDE = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+PRE_COMMIT = shutil.which("pre-commit", path=BESIDE) or ""
 
 
 @pytest.fixture(scope="module")
@@ -226,17 +228,17 @@ def test_the_hook():
     assert all(re.search(use["files"], "models/a.safetensors") for use in uses)
 
 
-@pytest.mark.skipif(shutil.which("pre-commit") is None, reason="no pre-commit")
+@pytest.mark.skipif(not PRE_COMMIT, reason="no pre-commit")
 def test_the_manifest_is_valid_for_pre_commit():
     done = subprocess.run(
-        ["pre-commit", "validate-manifest", str(ROOT / ".pre-commit-hooks.yaml")], capture_output=True, encoding="utf-8"
+        [PRE_COMMIT, "validate-manifest", str(ROOT / ".pre-commit-hooks.yaml")],
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(
-    shutil.which("pre-commit") is None or shutil.which("git") is None, reason="no pre-commit, or no git"
-)
+@pytest.mark.skipif(not PRE_COMMIT or shutil.which("git") is None, reason="no pre-commit, or no git")
 def test_pre_commit_runs_the_hook(checkout, tmp_path):
     """On a repository of its own, with the manifest from here."""
     hooks = tmp_path / "hooks"
@@ -253,8 +255,8 @@ def test_pre_commit_runs_the_hook(checkout, tmp_path):
         call(place, "git", "init", "-q")
         call(place, "git", "add", "-A")
         call(place, "git", *who, "commit", "-q", "-m", "all")
-    done = call(checkout, "pre-commit", "try-repo", str(hooks), "ssmtool-check", "--files", "models/good.safetensors")
+    done = call(checkout, PRE_COMMIT, "try-repo", str(hooks), "ssmtool-check", "--files", "models/good.safetensors")
     assert done.returncode == 0, done.stdout + done.stderr
-    done = call(checkout, "pre-commit", "try-repo", str(hooks), "ssmtool-check", "--all-files")
+    done = call(checkout, PRE_COMMIT, "try-repo", str(hooks), "ssmtool-check", "--all-files")
     assert done.returncode == 1
     assert "unstable.max" in done.stdout

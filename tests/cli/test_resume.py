@@ -1,4 +1,4 @@
-"""hsv and compress killed at random moments go on from what they kept, and end with the same bytes.
+"""hsv, compress and check killed at random moments go on from what they kept, and end with the same bytes.
 
 PyTorch takes longer to load than the work takes, so one process loads it and forks a child for every run. Children are
 killed with SIGKILL after a random share of the time that an undisturbed run takes; what one kept is the start of the
@@ -12,20 +12,26 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from tests.cli.test_process import ENVIRONMENT
+from tests.pipeline.language_models import byte_model
 
 LAYERS, KILLS = 6, 10
 HARNESS = """
 import json, os, random, shutil, signal, sys, time
 import ssmtool.pipeline.compress, ssmtool.report.documents, ssmtool.report.text.compress
+import ssmtool.checks.check, ssmtool.report.check_document
+import ssmtool.pipeline.selective_compress, ssmtool.report.text.selective, ssmtool.pipeline.runner
+from pathlib import Path
 from ssmtool.__main__ import main
 
-asked, (seed, kills, layers), complete = json.loads(sys.argv[1]), map(int, sys.argv[2:]), []
+asked, (seed, kills), complete = json.loads(sys.argv[1]), map(int, sys.argv[2:]), []
+end = "" if any(map(os.path.isdir, asked)) else ".safetensors"  # of outputs
 
 def run(args, output, kill_after=None):
     child = os.fork()
@@ -40,22 +46,38 @@ def run(args, output, kill_after=None):
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code, time.monotonic() - start
 
+def content(output):
+    path = Path(output)
+    return [file.read_bytes() for file in sorted(path.iterdir())] if path.is_dir() else path.read_bytes()
+
+def remove(output):
+    shutil.rmtree(output) if os.path.isdir(output) else os.remove(output)
+
+def count(folder):
+    results = Path(folder) / "results"
+    return len([file for file in results.iterdir() if len(file.name) == 64]) if results.is_dir() else 0
+
 def said():
     return open("out").read(), open("err").read()
 
-run([*asked, "--no-cache"], "warm.safetensors")  # compiles the kernels
-code, duration = run([*asked, "--no-cache"], "plain.safetensors")
+run([*asked, "--no-cache"], "warm" + end)  # compiles the kernels
+code, duration = run([*asked, "--no-cache"], "plain" + end)
 plain, kept, codes, moments = said(), [], [], random.Random(seed)
-while len(codes) < kills or (len(codes) < 5 * kills and not any(0 < count < layers for count in kept)):
-    if kept and kept[-1] == layers:
+run([*asked, "--cache", "full"], "full" + end)
+entries = count("full")
+while len(codes) < kills or (len(codes) < 5 * kills and not any(0 < n < entries for n in kept)):
+    if kept and kept[-1] == entries:
         shutil.rmtree("kept")
-    codes.append(run([*asked, "--cache", "kept"], "killed.safetensors", moments.uniform(0, duration))[0])
-    kept.append(len([f for f in os.listdir("kept/results") if len(f) == 64]) if os.path.isdir("kept/results") else 0)
-    if os.path.exists("killed.safetensors"):
-        complete.append(open("killed.safetensors", "rb").read() == open("plain.safetensors", "rb").read())
-        os.remove("killed.safetensors")
-last, _ = run([*asked, "--cache", "kept"], "last.safetensors")
-found = {"codes": codes, "kept": kept, "ends": [code, last], "plain": plain, "last": said(), "complete": complete}
+    codes.append(run([*asked, "--cache", "kept"], "killed" + end, moments.uniform(0, duration))[0])
+    kept.append(count("kept"))
+    if os.path.exists("killed" + end):
+        complete.append(content("killed" + end) == content("plain" + end))
+        remove("killed" + end)
+last, _ = run([*asked, "--cache", "kept"], "last" + end)
+found = {"codes": codes, "entries": entries, "kept": kept, "ends": [code, last]}
+found |= {"plain": plain, "last": said(), "complete": complete}
+if "compress" in asked:
+    found["equal"] = content("last" + end) == content("plain" + end)
 print(json.dumps(found))
 """
 
@@ -78,12 +100,34 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("asked", [["hsv", "--json"], ["compress", "--rank", "12"]], ids=["hsv", "compress"])
-def test_killed_at_random_moments_the_end_is_the_same(checkpoint, tmp_path, asked):
-    arguments = [json.dumps([*asked, str(checkpoint), "--device", "cpu"]), "0", str(KILLS), str(LAYERS)]
+ASKED = {
+    "hsv": ["hsv", "--json"],
+    "compress": ["compress", "--rank", "12"],
+    "check": ["check", "--set", "reduced_error.rank=12", "--set", "reduced_error.max=10", "--json"],
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_killed_at_random_moments_the_end_is_the_same(checkpoint, tmp_path, name):
+    found = _killed([*ASKED[name], str(checkpoint)], tmp_path)
+    assert found["entries"] >= LAYERS
+    if name != "compress":
+        assert found["last"] == found["plain"]
+
+
+def test_a_selective_model_as_well(tmp_path):
+    """Its calibration, the fit of each of two layers and the fit of both together are kept."""
+    np.save(tmp_path / "tokens.npy", np.random.default_rng(0).integers(0, 256, (64, 48)))
+    model = byte_model(tmp_path / "model", "mamba2")
+    asked = ["compress", str(model), "--rank", "8", "--refit", "16", "--tokens", str(tmp_path / "tokens.npy")]
+    assert _killed(asked, tmp_path)["entries"] == 4
+
+
+def _killed(asked: list[str], folder: Path) -> dict[str, Any]:
+    arguments = [json.dumps([*asked, "--device", "cpu"]), "0", str(KILLS)]
     done = subprocess.run(
         [sys.executable, "-c", HARNESS, *arguments],
-        cwd=tmp_path,
+        cwd=folder,
         env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -91,14 +135,13 @@ def test_killed_at_random_moments_the_end_is_the_same(checkpoint, tmp_path, aske
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    entries = found["entries"]
     assert found["ends"] == [0, 0], found
     assert set(found["codes"]) <= {-9, 0}
     assert -9 in found["codes"]
-    assert any(0 < count < LAYERS for count in found["kept"]), "no kill met the work"
+    assert any(0 < count < entries for count in found["kept"]), "no kill met the work"
     # Nothing that was kept is lost, and what is found at the destination is complete.
-    assert all(before <= after for before, after in pairwise(found["kept"]) if before < LAYERS)
+    assert all(before <= after for before, after in pairwise(found["kept"]) if before < entries)
     assert all(found["complete"])
-    if "hsv" in asked:
-        assert found["last"] == found["plain"]
-    else:
-        assert (tmp_path / "last.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
+    assert found.get("equal", True)
+    return found

@@ -38,6 +38,7 @@ class Command:
 
 TRAIN = ("--width", "4", "--depth", "1", "--slots", "3", "--epochs", "2", "--batch", "256")
 REFINE = ("--refine", "40", "--final", "40", "--calibrate", "inputs.npy")
+TOKENS = ("--tokens", "tokens.npy")
 OUT = "out.safetensors"
 
 COMMANDS = {
@@ -74,13 +75,18 @@ COMMANDS = {
         again=True,
     ),
     "selective_refit": Command(
-        ("compress", "mamba", "--rank", "4", "--refit", "6", "--tokens", "tokens.npy", "-o", "out"), ("out",)
+        ("compress", "mamba", "--rank", "4", "--refit", "6", *TOKENS, "-o", "out", "--no-cache"), ("out",)
+    ),
+    "selective_cached": Command(
+        ("compress", "mamba", "--rank", "4", "--refit", "6", *TOKENS, "-o", "out", "--cache", "kept"),
+        ("out",),
+        keeps=("kept",),
     ),
     "selective_projected": Command(
-        ("compress", "mamba2", "--rank", "8", "--export", "projected", "--tokens", "tokens.npy", "-o", "out"), ("out",)
+        ("compress", "mamba2", "--rank", "8", "--export", "projected", *TOKENS, "-o", "out", "--no-cache"), ("out",)
     ),
     "selective_hsv": Command(
-        ("hsv", "mamba", "--tokens", "tokens.npy", "--csv", "hsv.csv", "--plot", "hsv.svg"),
+        ("hsv", "mamba", *TOKENS, "--csv", "hsv.csv", "--plot", "hsv.svg", "--no-cache"),
         ("hsv.csv", "hsv.svg"),
         again=True,
     ),

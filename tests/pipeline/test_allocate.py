@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from ssmtool.cache import Cache
 from ssmtool.errors import CalibrationError, ReductionError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.impulse import impulse_response
@@ -352,3 +353,40 @@ def test_what_cannot_be_done_is_refused(tmp_path, options, more, error, says):
 def test_channels_of_layers_that_have_none_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no layer has several systems"):
         shared(saved(tmp_path / "m.safetensors", "s5"), "best", per_channel=True, rank=4)
+
+
+def test_an_interrupted_allocation_goes_on(tmp_path, monkeypatch):
+    path, cache, data = saved(tmp_path / "m.safetensors"), Cache(tmp_path / "kept"), inputs(32)
+    measured: list[object] = []
+    outputs = Trials.outputs
+
+    def counted(self, *args):
+        if len(measured) == limit:
+            raise KeyboardInterrupt
+        measured.append(args)
+        return outputs(self, *args)
+
+    monkeypatch.setattr(Trials, "outputs", counted)
+    options = AllocateOptions("best", False, None, "classes")
+
+    def run(name: str, **more) -> bytes:
+        common = {"rank": 4, "device": "cpu", "per_layer": True, "inputs": data}
+        compress(load(path), tmp_path / name, allocate=options, **common, **more)
+        return (tmp_path / name).read_bytes()
+
+    limit = -1
+    plain = run("plain.safetensors")
+    total = len(measured)
+    limit = len(measured) + total // 2
+    with pytest.raises(KeyboardInterrupt):
+        run("killed.safetensors", cache=cache)
+    assert not (tmp_path / "killed.safetensors").exists()
+    measured.clear()
+    limit = -1
+    assert run("again.safetensors", cache=cache) == plain
+    assert 0 < len(measured) <= total - total // 2  # fewer: some trials come twice in a run
+    measured.clear()
+    assert run("and again.safetensors", cache=cache) == plain
+    assert not measured
+    run("own.safetensors", cache=cache, build=build)
+    assert len(measured) == total  # what another code computes is not known

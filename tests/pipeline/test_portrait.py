@@ -99,22 +99,41 @@ def test_another_model_is_refused(tiny, tmp_path):
         portrait(tiny("s4d", "s4d"), tiny("neutral", "batch"))
 
 
-def test_an_unstable_layer_is_shown_and_named(tiny, tmp_path):
+@pytest.mark.parametrize("timings", [True, False])
+def test_an_unstable_layer_is_shown_and_compared(tiny, tmp_path, timings):
     def push_out(tensors):
         tensors["model.layers.0.ssm.lambda_log"][0, 0, 0] = 0.01
 
     model = tiny("neutral", "batch", push_out)
-    ssmtool.compress(model, tmp_path / "out.safetensors", rank=4)
+    done = ssmtool.compress(model, tmp_path / "out.safetensors", rank=4)
     reduced = ssmtool.load(tmp_path / "out.safetensors")
-    found = portrait(model, reduced, ranks=(4,))
+    found = portrait(model, reduced, ranks=(4,), timings=timings)
     first = next(row for row in found.layers if row.layer.name.endswith("0.ssm"))
     assert first.poles is not None
     assert (np.abs(first.poles.values) > 1).any()
     assert first.partner is not None
-    assert first.partner.error is None
-    assert any("unstable" in sentence for sentence in found.absent)
-    assert found.validation is not None
-    assert len(found.validation.layers) == len(found.layers) - 1
+    assert first.partner.error == pytest.approx(done.layers[0].hinf_relative, rel=1e-9)
+    assert (first.partner.orders <= 4).all()
+    assert (first.partner.orders > 2).all()  # the kept pair counts, too
+    assert found.absent == ()
+    if timings:
+        assert found.validation is not None
+        assert [layer.stable_part for layer in found.validation.layers] == [True, False]
+
+
+def test_an_unstable_layer_that_was_changed_has_no_error(tiny, tmp_path):
+    def push_out(tensors, by=0.01):
+        tensors["model.layers.0.ssm.lambda_log"][0, 0, 0] = by
+
+    model = tiny("neutral", "batch", push_out)
+    tensors = {name: model.checkpoint.read(name) for name in model.checkpoint.tensors}
+    push_out(tensors, 0.02)
+    save_file({name: x.astype(np.float32) for name, x in tensors.items()}, tmp_path / "other.safetensors")
+    other = ssmtool.load(tmp_path / "other.safetensors")
+    for timings in (True, False):
+        found = portrait(model, other, timings=timings)
+        errors = {row.layer.name: None if row.partner is None else row.partner.error for row in found.layers}
+        assert (errors["layers.0.ssm"], errors["layers.1.ssm"]) == (None, 0)
 
 
 def test_tokens_of_a_linear_model_are_refused(tiny):

@@ -17,6 +17,7 @@ from ssmtool.pipeline.live import load_build
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.refine import Refinement, RefineOptions
 from ssmtool.pipeline.resume import Resume
+from ssmtool.pipeline.validate import validate
 from ssmtool.reference.layouts._contract import Sizes
 from ssmtool.reference.model import build, create, layouts
 from tests.pipeline.checkpoints import raw, tensors_of, written
@@ -215,6 +216,10 @@ def test_unstable_states_are_kept_through_a_refinement(tmp_path):
     assert reached(done).outputs.after < reached(done).outputs.before
     assert any(fit.fit.after < fit.fit.before for fit in reached(done).layers)
     assert "kept as they are" in done.layers[0].remarks[0]
+    found = validate(load(path), load(written(done)), length=20).layers[0]
+    assert (found.unstable, found.reason) == ((2, 2), "")
+    assert found.unstable_deviation is not None
+    assert found.unstable_deviation > 1e-5  # its weights were fitted, its pole was not
 
 
 def test_silent_channels_are_no_error(tmp_path):

@@ -48,11 +48,13 @@ def hankel_values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, *, backend: str
         raise ValueError(f"systems have {slots} slots, {LARGEST} at most are possible")
     chosen = resolve(backend, a)
     a, B, C = (x.detach().to(torch.complex128) for x in (a, B, C))
-    return _hankel(a, B, C, real, chosen)
+    if torch.compiler.is_compiling():
+        return _hankel(a, B, C, real, chosen)
+    # There is no gradient to take care of, and the first call of a registered operation imports the compiler: a second.
+    return _values(a, B, C, real, chosen)
 
 
-@torch.library.custom_op("ssmtool::hankel_values", mutates_args=())
-def _hankel(a: Tensor, B: Tensor, C: Tensor, real: Tensor, backend: str) -> Tensor:
+def _values(a: Tensor, B: Tensor, C: Tensor, real: Tensor, backend: str) -> Tensor:
     residue = C * B
     residue = torch.where(real, residue.real.to(residue.dtype), residue)
     live = residue != 0
@@ -78,6 +80,9 @@ def _hankel(a: Tensor, B: Tensor, C: Tensor, real: Tensor, backend: str) -> Tens
     if len(careful):
         sigma[careful] = hankel_values_naive(a[careful], root[careful], negative[careful], real[careful])
     return sigma
+
+
+_hankel = torch.library.custom_op("ssmtool::hankel_values", _values, mutates_args=())
 
 
 @_hankel.register_fake

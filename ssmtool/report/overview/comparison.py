@@ -7,6 +7,7 @@ import math
 from ssmtool.pipeline.portrait import Portrait
 from ssmtool.pipeline.selective_validation import SelectiveValidation
 from ssmtool.pipeline.validation import Validation
+from ssmtool.report.kept_states import kept_states
 from ssmtool.report.overview.chart import Chart, Series, span
 from ssmtool.report.overview.view import Cell, Grid, Part, grid
 from ssmtool.report.text.numbers import percent, sci, seconds, size
@@ -20,6 +21,7 @@ def comparison_part(found: Portrait) -> Part | None:
     points, pictures = [], []
     if found.validation is not None:
         grids += [_errors(found.validation), _timings(found.validation)]
+        points += kept_states(found.validation)
         points += [f"{layer.name}: {layer.reason}." for layer in found.validation.layers if layer.reason]
         pictures.append(_speed([(x.name, x.seconds_original, x.seconds_reduced) for x in found.validation.layers]))
     if found.language is not None:
@@ -60,7 +62,7 @@ def _errors(found: Validation) -> Grid:
             _number(layer.bound),
             _number(layer.hinf),
             *(_number(row.error) for row in layer.inputs),
-            "within" if layer.passed else "ABOVE",
+            "within" if layer.passed else "FAILED",
         )
         for layer in found.layers
     ]

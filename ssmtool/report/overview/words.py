@@ -133,7 +133,7 @@ def _reduced(found: Portrait) -> list[str]:
         verdict = (
             "Every compared layer stays within its certified bound on noise, impulse and step inputs"
             if not failed
-            else f"{plural(len(failed), 'layer')} above the bound or the limit: {_names(failed)}"
+            else f"{plural(len(failed), 'layer')} failed the comparison: {_names(failed)}"
         )
         if speed:
             verdict += (

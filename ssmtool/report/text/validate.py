@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ssmtool.report.kept_states import kept_states
 from ssmtool.report.text.numbers import plural, sci, seconds
 from ssmtool.report.text.page import Page, verdict
 
@@ -30,6 +31,10 @@ def validate_text(original: Model, reduced: Model, result: Validation, terminal:
         "of a layer; ! marks what lies above the bound."
     )
     page.line()
+    if kept := kept_states(result):
+        for sentence in kept:
+            page.paragraph(sentence, hang="  ")
+        page.line()
     floors = any(layer.floor_original is not None for layer in result.layers)
     columns = ("layer", "scan", "scan\nreduced", "conv.", "conv.\nreduced", "time", "time\nreduced", "speed-up")
     page.table(
