@@ -122,17 +122,6 @@ def tiny(family: str) -> Make:
     return make
 
 
-def reduced(**how) -> Make:
-    """The trained S4D model of fixtures/, reduced."""
-
-    def make(path: Path, provide: Callable[[str], None]) -> None:
-        import ssmtool
-
-        ssmtool.compress(ssmtool.load("fixtures/digits-s4d.safetensors"), path, **how)
-
-    return make
-
-
 STANDINS: dict[str | tuple[str, str], Make] = {
     **{f"checkpoints/{family}": tiny(family) for family in plugins.names("ssmtool.families")},
     "model.safetensors": linear,
@@ -147,9 +136,6 @@ STANDINS: dict[str | tuple[str, str], Make] = {
     "calibration.npy": tokens,
     "kernel.npy": kernel,
     "outputs.npy": outputs,
-    "demo/balanced32.safetensors": reduced(rank=32),
-    "demo/modal32.safetensors": reduced(rank=32, method="modal"),
-    "demo/modal16.safetensors": reduced(rank=16, method="modal"),
     ("docs/refine.md", "model.safetensors"): own,
     ("README.md", "smaller.safetensors"): smaller,  # not what its Python writes from another model
 }
