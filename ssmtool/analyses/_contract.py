@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -138,11 +138,27 @@ class Section(ABC):
 
 
 class Observer(ABC):
-    """Collects what one section needs. Every method but `result` may be left as it is."""
+    """Collects what one section needs. Every method but `result` may be left as it is.
+
+    What a section says of a time-invariant layer depends on this layer alone: it is computed by `row`, layer by layer,
+    in any process, and kept. The annotations of `row` and `result` name the dataclasses that an entry is read back as.
+
+    Attributes:
+        rows: of the time-invariant layers that were shown, in order.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def row(self, name: str, system: System) -> Any:
+        """What there is to say of a time-invariant layer: a frozen dataclass with a field `name`; None for nothing."""
+        return None
 
     def linear(self, name: str, system: System) -> None:
         """Weights of a time-invariant layer."""
-        return
+        row = self.row(name, system)
+        if row is not None:
+            self.rows.append(row)
 
     def selective(self, name: str, mixer: Mixer) -> None:
         """Weights of one mixer, float64 numpy arrays; `name` is its row name."""

@@ -155,7 +155,7 @@ class MemoryInUse(Observer):
     """Collects Hankel singular values of linear layers, calibrated ones and hidden attention of selective layers."""
 
     def __init__(self) -> None:
-        self._linear: list[LayerMemory] = []
+        super().__init__()
         self._states: dict[str, int] = {}
         self._parts: dict[str, dict[str, Mixer]] = {}
         self._statistics: dict[str, Statistics] = {}
@@ -164,31 +164,29 @@ class MemoryInUse(Observer):
         self._growth: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
         self._length = 0
 
-    def linear(self, name: str, system: System) -> None:
-        """As `Observer.linear`."""
+    def row(self, name: str, system: System) -> LayerMemory:
+        """As `Observer.row`."""
         sigma = hankel_singular_values(system).sigma
         energy = np.square(np.where(np.isinf(sigma), 0.0, sigma))
         always = np.isinf(sigma).sum(1)  # states that are kept whatever they are worth
         needed, roughly = (int(order_for_energy(np.square(sigma), 1 - e**2).max(initial=0)) for e in (FINE, COARSE))
         top = np.where(energy[:, :1] > 0, np.sqrt(energy.max(1, keepdims=True)), 1.0)
         profile = np.median(np.sort(np.sqrt(energy) / top, axis=1)[:, ::-1], axis=0)
-        self._linear.append(
-            LayerMemory(
-                name,
-                "linear",
-                sigma.shape[1],
-                float(np.median(effective_rank(energy) * (energy.sum(1) > 0) + always)),
-                needed,
-                roughly,
-                floats(profile),
-                float(np.median(mean_delay(system))),
-                None,
-                None,
-                (),
-                None,
-                (),
-                (),
-            )
+        return LayerMemory(
+            name,
+            "linear",
+            sigma.shape[1],
+            float(np.median(effective_rank(energy) * (energy.sum(1) > 0) + always)),
+            needed,
+            roughly,
+            floats(profile),
+            float(np.median(mean_delay(system))),
+            None,
+            None,
+            (),
+            None,
+            (),
+            (),
         )
 
     def selective(self, name: str, mixer: Mixer) -> None:
@@ -222,7 +220,7 @@ class MemoryInUse(Observer):
         missing = ()
         if self._states and not self._statistics:
             missing = (f"effective state size, hidden attention, smoothing and growth: {NEEDS_TOKENS}",)
-        layers = (*self._linear, *selective)
+        layers = (*self.rows, *selective)
         verdicts = tuple(Verdict(row.name, text) for row in layers for text in _words(row, self._length))
         return Memory(verdicts, missing, self._length, layers)
 

@@ -126,12 +126,12 @@ class Parameters(Observer):
     """Looks at weights; with tokens also at the second moments of B and C."""
 
     def __init__(self) -> None:
-        self._linear: list[LayerParameters] = []
+        super().__init__()
         self._selective: list[LayerParameters] = []
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def linear(self, name: str, system: System) -> None:
-        """As `Observer.linear`."""
+    def row(self, name: str, system: System) -> LayerParameters:
+        """As `Observer.row`."""
         products = np.linalg.norm(system.B, axis=2) * np.linalg.norm(system.C, axis=1)
         relative = _relative(products)
         scales = [_largest("B", system.B), _largest("C", system.C), _largest("D", system.D)]
@@ -145,18 +145,16 @@ class Parameters(Observer):
                 refit = quantiles(errors) if np.isfinite(errors).all() else None
         else:
             scales.insert(0, _largest("A", system.A))
-        self._linear.append(
-            LayerParameters(
-                name,
-                "linear",
-                tuple(scales),
-                quantiles(relative),
-                float((relative < _IDLE).mean()),
-                refit,
-                reach,
-                observe,
-                None,
-            )
+        return LayerParameters(
+            name,
+            "linear",
+            tuple(scales),
+            quantiles(relative),
+            float((relative < _IDLE).mean()),
+            refit,
+            reach,
+            observe,
+            None,
         )
 
     def selective(self, name: str, mixer: Mixer) -> None:
@@ -175,7 +173,7 @@ class Parameters(Observer):
 
     def result(self) -> Parametrisation:
         """As `Observer.result`."""
-        layers = (*self._linear, *(self._measured(row) for row in self._selective))
+        layers = (*self.rows, *(self._measured(row) for row in self._selective))
         missing = ()
         if self._selective and not self._moments:
             missing = (f"conditioning of E[B Bᵀ] and E[C Cᵀ]: {NEEDS_TOKENS}",)

@@ -114,6 +114,7 @@ class Propagation(Observer):
     """Explains predictions once all batches are through."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._selective = self._ran = False
         self._found: Relevance | None = None
 

@@ -148,12 +148,12 @@ class Tracking(Observer):
     """Collects eigenvalues and the steps that move them."""
 
     def __init__(self) -> None:
-        self._linear: list[LayerTracking] = []
+        super().__init__()
         self._paces: dict[str, Pace] = {}
         self._steps: dict[str, StepRange] = {}
 
-    def linear(self, name: str, system: System) -> None:
-        """As `Observer.linear`."""
+    def row(self, name: str, system: System) -> LayerTracking:
+        """As `Observer.row`."""
         a = eigenvalues(system)
         used = np.ones(a.shape, dtype=bool)
         if isinstance(system, DiagonalSystem):
@@ -164,21 +164,19 @@ class Tracking(Observer):
         negative, turning = angle > np.pi - _REAL, (angle >= _REAL) & (angle <= np.pi - _REAL)
         with np.errstate(divide="ignore"):
             life = np.where(decay > 0, np.log(2) / decay, np.inf)
-        self._linear.append(
-            LayerTracking(
-                name,
-                "linear",
-                "fixed, real" if not turning.any() else "fixed, complex",
-                "weights",
-                float(np.exp(-decay.max())),
-                float(np.exp(-decay.min())),
-                float(negative.mean()),
-                float(turning.mean()),
-                float(life[negative | turning].max(initial=0.0)),
-                floats(np.histogram(angle, _BINS, (0, np.pi))[0] / angle.size),
-                None,
-                (),
-            )
+        return LayerTracking(
+            name,
+            "linear",
+            "fixed, real" if not turning.any() else "fixed, complex",
+            "weights",
+            float(np.exp(-decay.max())),
+            float(np.exp(-decay.min())),
+            float(negative.mean()),
+            float(turning.mean()),
+            float(life[negative | turning].max(initial=0.0)),
+            floats(np.histogram(angle, _BINS, (0, np.pi))[0] / angle.size),
+            None,
+            (),
         )
 
     def selective(self, name: str, mixer: Mixer) -> None:
@@ -192,7 +190,7 @@ class Tracking(Observer):
 
     def result(self) -> StateTracking:
         """As `Observer.result`."""
-        layers = [*self._linear, *(_decays(name, found, self._steps.get(name)) for name, found in self._paces.items())]
+        layers = [*self.rows, *(_decays(name, found, self._steps.get(name)) for name, found in self._paces.items())]
         missing = ()
         if self._paces and not self._steps:
             missing = (f"attained decays and latching: {NEEDS_TOKENS}; shown is the step of dt_bias alone",)

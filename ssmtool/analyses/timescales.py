@@ -120,13 +120,13 @@ class Times(Observer):
     """Collects eigenvalues, and the steps that selective layers take."""
 
     def __init__(self) -> None:
-        self._linear: list[LayerTimes] = []
+        super().__init__()
         self._paces: dict[str, Pace] = {}
         self._steps: dict[str, StepHistogram] = {}
         self._length = 0
 
-    def linear(self, name: str, system: System) -> None:
-        """As `Observer.linear`."""
+    def row(self, name: str, system: System) -> LayerTimes:
+        """As `Observer.row`."""
         decay = -eigenvalues(system).real
         with np.errstate(divide="ignore"):
             life = np.where(decay > 0, np.log(2) / decay, np.inf)
@@ -135,19 +135,17 @@ class Times(Observer):
             slots = (np.abs(system.B).max(-1) > 0) & (np.abs(system.C).max(1) > 0)
             slots |= ~slots.any()
         radius = float(np.exp(-decay[slots].min()))
-        self._linear.append(
-            LayerTimes(
-                name,
-                "linear",
-                "weights",
-                int(slots.sum()),
-                radius,
-                float(-np.expm1(-decay[slots].min())),
-                quantiles(life[slots]),
-                quantiles(horizon(system)),
-                float((life[slots] < 1).mean()),
-                _histogram(np.log10(np.maximum(life[slots], 1e-300))),
-            )
+        return LayerTimes(
+            name,
+            "linear",
+            "weights",
+            int(slots.sum()),
+            radius,
+            float(-np.expm1(-decay[slots].min())),
+            quantiles(life[slots]),
+            quantiles(horizon(system)),
+            float((life[slots] < 1).mean()),
+            _histogram(np.log10(np.maximum(life[slots], 1e-300))),
         )
 
     def selective(self, name: str, mixer: Mixer) -> None:
@@ -162,7 +160,7 @@ class Times(Observer):
 
     def result(self) -> Timescales:
         """As `Observer.result`."""
-        layers = list(self._linear)
+        layers = list(self.rows)
         for name, found in self._paces.items():
             steps = self._steps.get(name)
             layers.append(_weights_alone(name, found) if steps is None else _attained(name, found, steps))

@@ -191,6 +191,7 @@ class Dynamics(Observer):
     """Collects the interaction matrices, and what happens to the tokens."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._weights: dict[str, tuple[int, str, Interaction]] = {}
         self._sums: dict[str, _Sums] = {}
         self._moments: dict[str, tuple[Tensor, int]] = {}

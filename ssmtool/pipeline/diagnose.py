@@ -6,15 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssmtool import plugins
 from ssmtool.analyses._contract import Observer, Pass, Section, Seen
+from ssmtool.cache import Cache
 from ssmtool.errors import CalibrationError, FamilyError, UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.calibrate import as_tokens
+from ssmtool.pipeline.engines import local
+from ssmtool.pipeline.engines._contract import Engine
+from ssmtool.pipeline.kept_sections import KeptSections
+from ssmtool.pipeline.layerwise import layerwise
 from ssmtool.pipeline.model import Model
+from ssmtool.pipeline.section_rows import RowsWork, with_rows
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.forward import forward
 from ssmtool.selective.language import LanguageModel, Runner
@@ -55,9 +62,13 @@ def diagnose(
     layers: Iterable[str] | None = None,
     runner: Runner | None = None,
     tokens: Tokens | None = None,
+    cache: Cache | None = None,
+    engine: Engine | None = None,
     step: Step = _no_step,
 ) -> Diagnosis:
     """Run analyses on a model, one layer's weights in memory at a time and one batch of tokens.
+
+    What sections say of a linear layer is kept layer by layer; of selective layers, section by section.
 
     Args:
         model: from `load`.
@@ -65,6 +76,8 @@ def diagnose(
         layers: names or globs; all by default.
         runner, tokens: of the same model, for what has to be measured; both or neither. At most SEQUENCES sequences at
             equal distances and their first LENGTH tokens are used.
+        cache: where sections are kept, and found again; nowhere by default.
+        engine: where linear layers are worked on, see `ssmtool.pipeline.engines`; here by default.
         step: called with (label, done, total, unit).
 
     Raises:
@@ -72,23 +85,38 @@ def diagnose(
         FamilyError: a selected layer cannot be run on tokens.
         CalibrationError: states or outputs that are not finite.
     """
-    observers = {name: plugins.load(ANALYSES, name).start() for name in known(sections)}
+    names = known(sections)
     chosen = by_depth(model.select(layers), runner)
     if (runner is None) != (tokens is None):
         raise UsageError("a runner and its tokens come together")
-    ready = _weights(model, chosen, list(observers.values()), runner, step)
-    if runner is None or tokens is None:
-        return Diagnosis({name: o.result() for name, o in observers.items()}, chosen, None, 0, 0)
-    if not ready:
+    selective = tuple(layer for layer in chosen if not layer.lti)
+    if runner is not None and not selective:
         raise UsageError("no selected layer is selective: there is nothing that tokens could show")
-    rows = spread_rows(tokens.array, SEQUENCES)[:, :LENGTH]
-    ids = as_tokens(rows, {layer: tuple(parts.values()) for layer, parts in ready.items()})
-    _pass(runner, ready, ids, list(observers.values()), step)
-    for done, (name, observer) in enumerate(observers.items()):
-        step(name, done, len(observers), "sections")
-        observer.run(runner, ids)
-    found = {name: observer.result() for name, observer in observers.items()}
-    return Diagnosis(found, chosen, tokens, *rows.shape)
+    kept = KeptSections(cache if selective else None, model, chosen, runner, tokens)
+    found = kept.find(names)
+    missing = tuple(name for name in names if name not in found)
+    if missing:
+        observers = {name: plugins.load(ANALYSES, name).start() for name in missing}
+        _linear(model, tuple(layer for layer in chosen if layer.lti), observers, cache, engine or local(), step)
+        ready = _weights(model, selective, list(observers.values()), runner, step)
+        if runner is None or tokens is None:
+            found |= {name: observer.result() for name, observer in observers.items()}
+            kept.keep(found, missing)
+        else:
+            ids = as_tokens(_rows(tokens), {layer: tuple(parts.values()) for layer, parts in ready.items()})
+            _pass(runner, ready, ids, list(observers.values()), step)
+            for done, (name, observer) in enumerate(observers.items()):
+                step(name, done, len(observers), "sections")
+                observer.run(runner, ids)
+                found[name] = observer.result()
+                kept.keep(found, [name])
+    shape = (0, 0) if tokens is None else _rows(tokens).shape
+    return Diagnosis({name: found[name] for name in names}, chosen, tokens, *shape)
+
+
+def _rows(tokens: Tokens) -> np.ndarray:
+    """The tokens that are run."""
+    return spread_rows(tokens.array, SEQUENCES)[:, :LENGTH]
 
 
 def known(sections: Iterable[str] | None) -> tuple[str, ...]:
@@ -115,18 +143,35 @@ def by_depth(layers: tuple[Layer, ...], runner: Runner | None = None) -> tuple[L
     return tuple(sorted(layers, key=key))
 
 
+def _linear(
+    model: Model,
+    layers: tuple[Layer, ...],
+    observers: Mapping[str, Observer],
+    cache: Cache | None,
+    engine: Engine,
+    step: Step,
+) -> None:
+    """Give the observers their rows on linear layers."""
+    names = with_rows(tuple(observers))
+    if not names:
+        return
+    work = RowsWork(names)
+    found = layerwise(
+        model, layers, lambda _: work, cache=cache or Cache(None), engine=engine,
+        progress=lambda layer, done, total: step(layer.name, done, total, "sections"),
+    )  # fmt: skip
+    for rows in found:
+        for name, row in rows.items():
+            observers[name].rows.append(row)
+
+
 def _weights(
-    model: Model, chosen: tuple[Layer, ...], observers: list[Observer], runner: Runner | None, step: Step
+    model: Model, layers: tuple[Layer, ...], observers: list[Observer], runner: Runner | None, step: Step
 ) -> dict[str, dict[str, Mixer]]:
-    """Show every layer's weights to the observers; the mixers by layer and row name, ready for the runner if any."""
+    """Show selective layers' weights to the observers; mixers by layer and row name, ready for the runner if any."""
     kept: dict[str, dict[str, Mixer]] = {}
-    for done, layer in enumerate(chosen):
-        step(layer.name, done, len(chosen), "layers")
-        if layer.lti:
-            system = model.system(layer)
-            for observer in observers:
-                observer.linear(layer.name, system)
-            continue
+    for done, layer in enumerate(layers):
+        step(layer.name, done, len(layers), "layers")
         parts = model.mixers(layer)
         names = [layer.name] if len(parts) == 1 else [f"{layer.name}[{i}]" for i in range(len(parts))]
         for name, mixer in zip(names, parts, strict=True):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ssmtool.families._contract import Layer
 from ssmtool.lti.minimal import minimal
-from ssmtool.lti.spectrum import Spectrum
 from ssmtool.lti.systems import DiagonalSystem, System
-from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.pairing import refined_layers
 from ssmtool.pipeline.stable_parts import stable_parts
-from ssmtool.pipeline.storage import layer_bytes, storage_rounding
 from ssmtool.pipeline.validation import Validation
 
 
@@ -39,62 +34,46 @@ class Partner:
     bound: float | None
 
 
-class HasSpectrum(Protocol):
-    """What is known of the original layer."""
-
-    @property
-    def layer(self) -> Layer: ...
-
-    @property
-    def spectrum(self) -> Spectrum | None: ...
-
-
-def compared(
-    row: HasSpectrum,
-    first: System,
-    second: System,
-    reduced: Model,
-    partner: Layer,
-    validation: Validation | None,
-    record: Mapping[str, Any],
-) -> Partner:
-    """The reduced layer and its H-infinity distance: that of the validation where there was one.
+def orders_of(system: System, recorded: int | None) -> np.ndarray:
+    """(S,) states of each system of a reduced layer without redundant ones.
 
     Args:
-        record: what the reduced checkpoint says of itself. A real pole that storage turned a hair off the axis looks
-            like two states; the record has the orders before.
+        recorded: the largest order by the checkpoint's own record. A real pole that storage turned a hair off the axis
+            looks like two states; the record has the orders before.
     """
-    size = layer_bytes(reduced, partner, {})[0]
-    known = _order(second)
-    recorded = _recorded_order(record, row.layer.name)
-    if recorded is not None:
-        known = np.minimum(known, recorded)
-    if validation is not None:
-        for found in validation.layers:
-            if found.name == row.layer.name:
-                bound = None if np.isnan(found.bound) else found.bound
-                error = found.hinf if np.isfinite(found.hinf) else None
-                return Partner(partner.slots, known, size, error, bound)
-    if row.spectrum is None:
-        return Partner(partner.slots, known, size, None, None)
-    fitted = row.layer.name in refined_layers(record)
-    parts = stable_parts(first, second, storage_rounding(reduced, partner), same_weights=not fitted)
+    if isinstance(system, DiagonalSystem):
+        found = minimal(system)
+        known = found.order + found.unstable
+    else:
+        known = np.full(system.systems, system.order)
+    return known if recorded is None else np.minimum(known, recorded)
+
+
+def distance(first: System, second: System, norm: np.ndarray, rounding: float, fitted: bool) -> float | None:
+    """Largest H-infinity error of a system relative to its Hankel norm; None where unstable states differ.
+
+    Args:
+        first, second: S systems before and after.
+        norm: (S,) Hankel norms.
+        rounding: share by which storage may have changed a number.
+        fitted: whether the weights were fitted after the reduction, so that unstable states share poles alone.
+    """
+    parts = stable_parts(first, second, rounding, same_weights=not fitted)
     if parts.reason:
-        return Partner(partner.slots, known, size, None, None)
-    norm = np.where(np.isinf(row.spectrum.sigma), 0.0, row.spectrum.sigma).max(axis=1, initial=0.0)
-    scale = np.where(norm > 0, norm, 1.0)
-    return Partner(partner.slots, known, size, float((parts.hinf_error("cpu") / scale).max()), None)
+        return None
+    return float((parts.hinf_error("cpu") / np.where(norm > 0, norm, 1.0)).max())
 
 
-def _order(system: System) -> np.ndarray:
-    """(S,) states of each system without redundant ones."""
-    if not isinstance(system, DiagonalSystem):
-        return np.full(system.systems, system.order)
-    found = minimal(system)
-    return found.order + found.unstable
+def validated(validation: Validation | None, name: str) -> tuple[float | None, float | None]:
+    """Error and bound of a layer that was validated; None where there is none."""
+    for found in () if validation is None else validation.layers:
+        if found.name == name:
+            finite = (float(x) if np.isfinite(x) else None for x in (found.hinf, found.bound))
+            return next(finite), next(finite)
+    return None, None
 
 
-def _recorded_order(record: Mapping[str, Any], name: str) -> int | None:
+def recorded_order(record: Mapping[str, Any], name: str) -> int | None:
     """The largest order of a layer's systems in a record of `compress`."""
     try:
         return next(int(max(row["orders"])) for row in record["layers"] if row["name"] == name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from glob import escape
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,23 @@ from ssmtool.cache import Cache
 from ssmtool.errors import UsageError
 from ssmtool.families._contract import Layer
 from ssmtool.lti.spectrum import Spectrum
-from ssmtool.lti.systems import System
 from ssmtool.pipeline.diagnose import Diagnosis, by_depth, diagnose
+from ssmtool.pipeline.engines import local
+from ssmtool.pipeline.kept_validation import kept_validation
+from ssmtool.pipeline.layerwise import layerwise
+from ssmtool.pipeline.look import LookWork, counterpart
 from ssmtool.pipeline.measured_ranks import Measured, measured_ranks
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.pairing import partners
-from ssmtool.pipeline.partner import Partner, compared
-from ssmtool.pipeline.predicted_size import predicted_sizes
+from ssmtool.pipeline.partner import Partner, validated
+from ssmtool.pipeline.reduction_work import layout
 from ssmtool.pipeline.runner import open_runner
-from ssmtool.pipeline.samples import Poles, Responses, sample_poles, sample_responses
+from ssmtool.pipeline.samples import Poles, Responses
 from ssmtool.pipeline.selective_hsv import LayerCalibration, calibrated_hsv, static_hsv
 from ssmtool.pipeline.selective_validate import validate_selective
 from ssmtool.pipeline.selective_validation import SelectiveValidation
 from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.tokens import Tokens, TokenSource, read_tokens
-from ssmtool.pipeline.validate import validate
 from ssmtool.pipeline.validation import Validation
 from ssmtool.selective.language import Runner
 
@@ -127,7 +130,8 @@ def portrait(
         parts: what is wanted, of PARTS.
         sections: of the diagnosis; all by default.
         device: "auto", "cpu" or "cuda".  backend: of the scans.
-        cache, jobs: as in `Model.hsv`; for Hankel singular values and measured ranks.
+        cache: where everything but times is kept, layer by layer or stage by stage; by default nothing is kept.
+        jobs: processes that work on a linear layer each, as in `Model.hsv`.
         step: called with (label, done, total, unit).
 
     Raises:
@@ -138,8 +142,8 @@ def portrait(
     for rank in ranks:
         if rank < 1:
             raise UsageError(f"rank {rank} is not a positive number of states")
+    kept = cache or Cache(None)
     selected = model.select(layers)
-    linear = [layer for layer in selected if layer.lti]
     selective = [layer for layer in selected if not layer.lti]
     if source is not None and not selective:
         raise UsageError("--tokens, --text and --self are for selective layers, and none is selected")
@@ -147,8 +151,9 @@ def portrait(
     tokens: Tokens | None = None
     if source is not None:
         runner = open_runner(model, device)
-        tokens = read_tokens(source, model, runner)
+        tokens = read_tokens(source, model, runner, cache=cache)
     chosen = by_depth(selected, runner)
+    linear = [layer for layer in chosen if layer.lti]
     absent: list[str] = []
     pairs: dict[str, Layer] = {}
     if reduced is not None:
@@ -157,64 +162,91 @@ def portrait(
     validation = language = None
     if reduced is not None and "comparison" in parts and timings:
         if linear:
-            validation = validate(
-                model, reduced, layers=[literal(layer.name) for layer in linear], device=device, backend=backend,
-                progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
+            validation = kept_validation(
+                model, reduced, [(layer, pairs[layer.name]) for layer in linear], device=device, backend=backend,
+                cache=kept, progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
             )  # fmt: skip
         if selective and source is None:
             absent.append("the comparison of selective layers needs tokens: --tokens FILE, --text FILE or --self N")
         elif selective and source is not None:
             language = validate_selective(
-                model, reduced, source, layers=[literal(layer.name) for layer in selective], device=device,
-                backend=backend, step=step,
+                model, reduced, source, layers=[escape(layer.name) for layer in selective], device=device,
+                backend=backend, cache=kept, step=step,
             )  # fmt: skip
     calibrations: dict[str, LayerCalibration] = {}
     if selective and "spectra" in parts:
-        names = [literal(layer.name) for layer in selective]
+        names = [escape(layer.name) for layer in selective]
         if runner is None or tokens is None:
             calibrated = static_hsv(model, names)
             absent.append("calibrated values of selective layers need tokens: --tokens FILE, --text FILE or --self N")
         else:
-            calibrated = calibrated_hsv(model, runner, tokens, names, step=step)
+            calibrated = calibrated_hsv(model, runner, tokens, names, cache=cache, step=step)
         calibrations = {row.layer.name: row for row in calibrated.layers}
-    positions = rank_positions(max(states_of(layer) for layer in selected))
+    positions = tuple(rank_positions(max(states_of(layer) for layer in selected)))
 
     def bar(layer: Layer, done: int, total: int) -> None:
         step(layer.name, done, total, "systems")
 
     spectra: dict[str, Spectrum] = {}
     if linear and ("spectra" in parts or "responses" in parts):
-        names = [literal(layer.name) for layer in linear]
+        names = [escape(layer.name) for layer in linear]
         entries = model.hsv(names, device=device, progress=bar, cache=cache, jobs=jobs)
         spectra = {entry.layer.name: entry.spectrum for entry in entries}
     measured = measured_ranks(model, linear, ranks, device=device, cache=cache, jobs=jobs, progress=bar)
+    wanted = {part for part in ("poles", "responses", "sizes") if part in parts}
+    if reduced is not None and "comparison" in parts:
+        wanted |= {"orders"} if timings else {"orders", "error"}
+    form = layout(model)
+
+    def work(number: int) -> LookWork:
+        layer = chosen[number]
+        other = None
+        if reduced is not None and layer.lti:
+            other = counterpart(reduced, pairs[layer.name], record)
+        norm = hankel_norms(spectra.get(layer.name))
+        return LookWork(frozenset(wanted), positions, tuple(systems) if systems else None, norm, form, other)
+
+    looks = layerwise(model, chosen, work, cache=kept, engine=local(jobs), progress=bar)
     rows = []
-    for done, layer in enumerate(chosen):
-        step(layer.name, done, len(chosen), "layers")
-        row = LayerPortrait(layer, layer_bytes(model, layer, {})[0], calibration=calibrations.get(layer.name))
-        partner = pairs.get(layer.name)
-        if layer.lti:
-            found, remarks = measured[layer.name]
-            row = replace(row, spectrum=spectra.get(layer.name), measured=found, remarks=remarks)
-            other = None if reduced is None or partner is None else reduced.system(partner)
-            row = _linear(row, model, other, positions, systems, parts)
-            if reduced is not None and partner is not None and other is not None and "comparison" in parts:
-                row = replace(
-                    row, partner=compared(row, model.system(layer), other, reduced, partner, validation, record)
-                )
-        else:
-            if "sizes" in parts:
-                row = replace(row, sizes=tuple(predicted_sizes(model, layer, model.mixers(layer), positions)))
-            if reduced is not None and partner is not None:
-                size = layer_bytes(reduced, partner, {})[0]
-                row = replace(row, partner=Partner(partner.slots, np.array([partner.slots]), size, None, None))
-        rows.append(row)
+    for layer, look in zip(chosen, looks, strict=True):
+        found, remarks = measured.get(layer.name, ((), ()))
+        partner = None
+        if reduced is not None and ("comparison" in parts or not layer.lti):
+            other = pairs[layer.name]
+            error, bound = validated(validation, layer.name)
+            orders = np.array([other.slots]) if look.orders is None else look.orders
+            size = layer_bytes(reduced, other, {})[0]
+            partner = Partner(other.slots, orders, size, look.error if validation is None else error, bound)
+        rows.append(
+            LayerPortrait(
+                layer,
+                layer_bytes(model, layer, {})[0],
+                spectra.get(layer.name),
+                calibrations.get(layer.name),
+                look.poles,
+                look.reduced_poles,
+                look.responses,
+                look.sizes,
+                found,
+                partner,
+                remarks,
+            )
+        )
     diagnosis = None
     if "diagnosis" in parts:
-        diagnosis = diagnose(model, layers=layers, runner=runner, tokens=tokens, step=step)
+        diagnosis = diagnose(
+            model, sections, layers=layers, runner=runner, tokens=tokens, cache=cache, engine=local(jobs), step=step
+        )
     return Portrait(
-        model, reduced, tuple(rows), tuple(positions), diagnosis, tokens, validation, language, record, tuple(absent)
-    )  # fmt: skip
+        model, reduced, tuple(rows), positions, diagnosis, tokens, validation, language, record, tuple(absent)
+    )
+
+
+def hankel_norms(spectrum: Spectrum | None) -> np.ndarray | None:
+    """(S,) sigma_1 of what is stable in each system."""
+    if spectrum is None:
+        return None
+    return np.where(np.isinf(spectrum.sigma), 0.0, spectrum.sigma).max(axis=1, initial=0.0)
 
 
 def states_of(layer: Layer) -> int:
@@ -236,29 +268,3 @@ def recorded(reduced: Model) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _linear(
-    row: LayerPortrait,
-    model: Model,
-    other: System | None,
-    positions: Sequence[int],
-    systems: Sequence[int] | None,
-    parts: Collection[str],
-) -> LayerPortrait:
-    """Poles, responses and sizes of one linear layer."""
-    layer = row.layer
-    system = model.system(layer)
-    if "poles" in parts:
-        row = replace(row, poles=sample_poles(system), reduced_poles=None if other is None else sample_poles(other))
-    if "responses" in parts and row.spectrum is not None:
-        norm = np.where(np.isinf(row.spectrum.sigma), 0.0, row.spectrum.sigma).max(axis=1, initial=0.0)
-        row = replace(row, responses=sample_responses(system, norm, other, systems))
-    if "sizes" in parts:
-        row = replace(row, sizes=tuple(predicted_sizes(model, layer, system, positions)))
-    return row
-
-
-def literal(name: str) -> str:
-    """The glob that matches this name alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

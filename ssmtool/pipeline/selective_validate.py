@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, fields
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssmtool.cache import Cache
 from ssmtool.families._contract import Layer
 from ssmtool.lti.factors import resolve_device
 from ssmtool.pipeline.calibrate import BATCH
@@ -19,6 +23,7 @@ from ssmtool.pipeline.scans import resolved
 from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
 from ssmtool.pipeline.selective_scans import ScanCheck, check_scans
 from ssmtool.pipeline.selective_validation import LayerDifference, Limits, SelectiveValidation
+from ssmtool.pipeline.stages import Arrays, Stage, Stages
 from ssmtool.pipeline.tokens import TokenSource, read_tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.selective.measure import Difference
@@ -39,6 +44,7 @@ def validate_selective(
     layers: Iterable[str] | None = None,
     device: str = "auto",
     backend: str = "auto",
+    cache: Cache | None = None,
     step: Step = no_step,
 ) -> SelectiveValidation:
     """Run both models on the same tokens and compare what they predict, and every layer on the original's stream.
@@ -50,6 +56,7 @@ def validate_selective(
         layers: names or globs of the layers to compare; the predictions are those of the whole models.
         device: "auto", "cpu" or "cuda".
         backend: what runs the scans: "auto", "naive", "cpu", "triton" or "torch".
+        cache: where sums over sequences are kept, and found again; nowhere by default. Scans are always run and timed.
         step: progress.
 
     Raises:
@@ -59,7 +66,7 @@ def validate_selective(
     """
     running = resolved(backend, resolve_device(device))
     with preferring(running):
-        return _validate(original, reduced, source, limits or Limits(), layers, device, running, step)
+        return _validate(original, reduced, source, limits or Limits(), layers, device, running, cache, step)
 
 
 def _validate(
@@ -70,6 +77,7 @@ def _validate(
     layers: Iterable[str] | None,
     device: str,
     backend: str,
+    cache: Cache | None,
     step: Step,
 ) -> SelectiveValidation:
     chosen = selected(original, layers)
@@ -77,13 +85,16 @@ def _validate(
     predicted = recorded_prediction(original, reduced)
     check_rest(original, reduced, predicted is not None)
     before, after = open_runner(original, device), open_runner(reduced, device)
-    tokens = read_tokens(source, original, before)
+    tokens = read_tokens(source, original, before, cache=cache)
+    stages = Stages(cache, original, before, *_other(cache, reduced), tokens.array, backend)
     language = compare(
-        before, after, tokens.array, progress=lambda done, total: step("predicting", done, total, "sequences")
-    )
+        before, after, tokens.array, stage=stages.stage("comparison"),
+        progress=lambda done, total: step("predicting", done, total, "sequences"),
+    )  # fmt: skip
     rows = spread_rows(tokens.array, MEASURED)
     differences, checks = _differences(
         original, reduced, list(zip(chosen, matching, strict=True)), before, rows, backend,
+        stages.stage("layer differences", [layer.name for layer in chosen]),
         lambda done, total: step("comparing layers", done, total, "sequences"),
     )  # fmt: skip
     found = tuple(
@@ -132,10 +143,15 @@ def _differences(
     runner: Runner,
     rows: np.ndarray,
     backend: str,
+    stage: Stage,
     progress: Callable[[int, int], None],
 ) -> tuple[list[Difference], list[ScanCheck]]:
-    """What every reduced layer does differently where the original's stream reaches it, and both scans alone."""
-    differences = {layer.name: Difference() for layer, _ in pairs}
+    """What every reduced layer does differently where the original's stream reaches it, and both scans alone.
+
+    Sums are kept. The first batch is run whatever was kept: times are of now.
+    """
+    begin, differences = _restored(stage.find(), [layer.name for layer, _ in pairs], len(rows))
+    start = 0
     first = on_runner({layer.name: original.mixers(layer) for layer, _ in pairs}, runner)
     second = on_runner({layer.name: reduced.mixers(partner) for layer, partner in pairs}, runner)
     own = isinstance(runner, LanguageModel)
@@ -147,15 +163,43 @@ def _differences(
         x = x.to(first[name][0].out)
         if name not in checks:
             checks[name] = check_scans(first[name], second[name], x[:TIMED], backend)
-        added = differences[name].update(first[name], second[name], x)
+        sums = differences[name] if start >= begin else Difference()
+        added = sums.update(first[name], second[name], x)
         # A model run by other code must stay as it is; our own need not compute the same thing twice.
         return added if own else None
 
-    for start in range(0, len(rows), BATCH):
+    for start in (0, *range(begin or BATCH, len(rows), BATCH)):
         part = torch.from_numpy(rows[start : start + BATCH].astype(np.int64))
         runner.logits(part.to(device_of(runner)), visit)
-        progress(min(start + BATCH, len(rows)), len(rows))
+        done = max(begin, min(start + BATCH, len(rows)))
+        if done > begin:
+            (stage.keep if done == len(rows) else stage.keep_sometimes)(partial(_kept, done, differences))
+        progress(done, len(rows))
     return list(differences.values()), [checks[name] for name in differences]
+
+
+def _kept(done: int, differences: Mapping[str, Difference]) -> Arrays:
+    """Sums over the first sequences, as `_restored` takes them."""
+    return {"done": np.array(done), "sums": np.array([astuple(sums) for sums in differences.values()])}
+
+
+def _restored(kept: Arrays | None, names: Sequence[str], count: int) -> tuple[int, dict[str, Difference]]:
+    """Sequences that were summed before, and the sums by layer; 0 for an entry that is nothing of the kind."""
+    shape = (len(names), len(fields(Difference)))
+    if kept is not None and kept.keys() == {"done", "sums"} and kept["done"].size == 1 and kept["sums"].shape == shape:
+        done = int(kept["done"].item())
+        if 0 < done <= count:
+            return done, {name: Difference(*row.tolist()) for name, row in zip(names, kept["sums"], strict=True)}
+    return 0, {name: Difference() for name in names}
+
+
+def _other(cache: Cache | None, reduced: Model) -> tuple[str, ...]:
+    """What the reduced model is, for a key."""
+    if cache is None or cache.folder is None:
+        return ()
+    content = reduced.checkpoint.sha256()
+    reduced.checkpoint.check_unchanged()
+    return content, json.dumps(reduced.checkpoint.config, sort_keys=True)
 
 
 def state_bytes(model: Model) -> int:

@@ -93,6 +93,18 @@ COMMANDS = {
     "report": Command(
         ("report", "s4d.safetensors", "-o", "report.html", "--no-cache"), ("report.html",), again=True
     ),
+    "report_cached": Command(
+        ("report", "s4d.safetensors", "-o", "report.html", "--measure", "2", "--cache", "kept"),
+        ("report.html",),
+        again=True,
+        keeps=("kept",),
+    ),
+    "selective_report": Command(
+        ("report", "mamba", *TOKENS, "-o", "report.html", "--cache", "kept"),
+        ("report.html",),
+        again=True,
+        keeps=("kept",),
+    ),
     "compress_pickle": Command(("compress", "s4d.pt", "--rank", "2", "-o", OUT, "--no-cache"), (OUT,)),
     "drop_blocks": Command(
         ("compress", "mamba", "--drop-blocks", "1", "--tokens", "tokens.npy", "-o", "out"), ("out",)

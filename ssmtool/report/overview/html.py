@@ -12,9 +12,10 @@ from markupsafe import Markup
 
 from ssmtool.report.overview import svg
 from ssmtool.report.overview.chart import Chart, Picture
-from ssmtool.report.overview.safe import printable, script_json
+from ssmtool.report.overview.safe import script_json
 from ssmtool.report.overview.view import Cell, Grid, Ranks, View, grid
 from ssmtool.report.text.numbers import sci, size
+from ssmtool.shown import NO_BREAK, printable
 from ssmtool.version import __version__
 
 
@@ -45,7 +46,7 @@ def html(view: View) -> str:
 
 def _visible(value: object) -> object:
     """What a template writes: plain text with everything invisible spelled out; markup of our own as it is."""
-    return printable(value) if type(value) is str else value
+    return printable(value, NO_BREAK) if type(value) is str else value
 
 
 def _asset(name: str) -> str:

@@ -13,6 +13,7 @@ from ssmtool.report.facts import layer_share, share
 from ssmtool.report.overview.ranks import least_rank, total_bytes
 from ssmtool.report.overview.view import Ranks
 from ssmtool.report.text.numbers import percent, plural, size, sizes
+from ssmtool.shown import NO_BREAK
 
 
 def summary(found: Portrait, ranks: Ranks) -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def summary(found: Portrait, ranks: Ranks) -> tuple[str, ...]:
     said += _stability(found.layers)
     said += _reduced(found)
     said += _language(found)
-    return tuple(re.sub(r"(?<=\d) (?=%|[kMG]?B\b)", "\u00a0", text) for text in said)  # no unit begins a line
+    return tuple(re.sub(r"(?<=\d) (?=%|[kMG]?B\b)", NO_BREAK, text) for text in said)  # no unit begins a line
 
 
 def _what(found: Portrait) -> str:
