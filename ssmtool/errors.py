@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssmtool.shown import one_line
+
 
 class SsmtoolError(Exception):
     """Anything ssmtool refuses to do, and why.
@@ -28,16 +30,6 @@ class SsmtoolError(Exception):
         if self.remedy:
             text = f"{text.rstrip('.')}. {self.remedy}"
         return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """`text` on one line, fit for a terminal: what does not print, as file names and damaged files have it, escaped."""
-    return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """`text` with every character that does not print spelled out: a terminal would obey some of them."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UsageError(SsmtoolError):

@@ -51,15 +51,7 @@ def horizon(system: System, share: float = 0.01) -> np.ndarray:
             found[s] = _dense_horizon(system, s, share)
         return found
     for part in _parts(system, stable):
-        weight, q = _pairs(system, part)
-        total = weight.sum(axis=(1, 2)).real
-        low, high = np.zeros(len(part)), np.full(len(part), float(_LONGEST))
-        while (high - low > 1).any():  # tail(low) > share >= tail(high), but for low = 0
-            middle = np.floor((low + high) / 2)
-            tail = (weight * np.exp(middle[:, None, None] * q)).sum(axis=(1, 2)).real
-            above = tail > share * total
-            low, high = np.where(above, middle, low), np.where(above, high, middle)
-        found[part] = np.where(total > 0, np.where(high >= _LONGEST, np.inf, high), 0.0)
+        found[part] = _diagonal_horizon(system, part, share)
     return found
 
 
@@ -97,14 +89,55 @@ def _parts(system: DiagonalSystem, chosen: np.ndarray) -> list[np.ndarray]:
     return [chosen[i : i + size] for i in range(0, len(chosen), size)]
 
 
+def _chosen(system: DiagonalSystem, part: np.ndarray) -> DiagonalSystem:
+    return DiagonalSystem(system.a[part], system.B[part], system.C[part], system.D[part], system.real)
+
+
 def _pairs(system: DiagonalSystem, part: np.ndarray) -> tuple[Complex, Complex]:
     """Energy (s, N, N) that pairs of modes share, and logarithm of conj(l_i) l_j."""
-    piece = DiagonalSystem(system.a[part], system.B[part], system.C[part], system.D[part], system.real)
-    a, B, C = conjugate_closed(piece)
+    a, B, C = conjugate_closed(_chosen(system, part))
     q = a.conj()[:, :, None] + a[:, None, :]
     seen = np.einsum("spi,spj->sij", C.conj(), C)
     reached = np.einsum("sjm,sim->sij", B, B.conj())
     return seen * reached / -np.expm1(q), q
+
+
+def _diagonal_horizon(system: DiagonalSystem, part: np.ndarray, share: float) -> np.ndarray:
+    """`horizon` of some systems: the tail falls, so the step where it crosses is between two that are known.
+
+    ln tail is nearly a line once the slowest mode is alone; its slope gives the first guess, the line through the ends
+    of the interval the next ones, and every other step halves the interval.
+    """
+    weight, _ = _pairs(system, part)
+    a, _, _ = conjugate_closed(_chosen(system, part))
+    total = weight.sum(axis=(1, 2)).real
+
+    def excess(k: np.ndarray) -> np.ndarray:
+        """ln(tail(k) / (share total)), (s,): positive before the step that is looked for."""
+        z = np.exp(k[:, None] * a)
+        tail = (z.conj() * (weight @ z[:, :, None])[:, :, 0]).sum(axis=1).real
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(np.maximum(tail, 0.0) / (share * total))
+
+    low, above = np.zeros(len(part)), np.full(len(part), -np.log(share))
+    high = np.clip(np.ceil(-above / (2 * a.real.max(axis=1))), 1, _LONGEST)
+    below = excess(high)
+    while (early := (below > 0) & (high < _LONGEST)).any():
+        low, above = np.where(early, high, low), np.where(early, below, above)
+        high = np.where(early, np.minimum(2 * high, _LONGEST), high)
+        below = excess(high)
+    halve = False
+    while (open_ := (high - low > 1) & (total > 0)).any():
+        with np.errstate(invalid="ignore"):
+            line = low + (high - low) * above / (above - below)
+        guess = np.where(np.isfinite(line) & ~halve, np.round(line), np.floor((low + high) / 2))
+        middle = np.where(open_, np.clip(guess, low + 1, high - 1), high)
+        value = excess(middle)
+        later = value > 0
+        low, above = np.where(open_ & later, middle, low), np.where(open_ & later, value, above)
+        high, below = np.where(open_ & ~later, middle, high), np.where(open_ & ~later, value, below)
+        halve = not halve
+    return np.where(total > 0, np.where(high >= _LONGEST, np.inf, high), 0.0)
 
 
 def _dense_horizon(system: DenseSystem, s: int, share: float) -> float:

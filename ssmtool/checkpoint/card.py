@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ssmtool.errors import printable
-
 _HEADING = re.compile(r"#{1,2} ")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-
-
-_SPECIAL = frozenset("\\`*_{}[]()#+-!|~$:")
-_DOMAIN = re.compile(r"(www)\.", re.IGNORECASE)  # the one place where a dot makes a link
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@&#8203;"}  # a name after @ would notify its owner
-
-
-def escaped(text: str) -> str:
-    """Text of a checkpoint as Markdown shows it, in a table too: nothing in it is markup, HTML, a link or a mention."""
-    safe = "".join(_ENTITIES.get(c, f"\\{c}" if c in _SPECIAL else c) for c in printable(text))
-    return _DOMAIN.sub(r"\1\.", safe)
 
 
 def with_section(card: str, section: str) -> str:

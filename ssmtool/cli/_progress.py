@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ssmtool.errors import printable
+from ssmtool.shown import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

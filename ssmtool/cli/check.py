@@ -128,7 +128,7 @@ def command(
     if quiet:
         for finding in found.findings:
             if finding.status in ("error", "warning"):
-                from ssmtool.errors import printable
+                from ssmtool.shown import printable
 
                 words = f"{finding.status}: {finding.identifier}: {finding.layer or 'model'}: {finding.message}"
                 print(f"ssmtool: {printable(words)}", file=sys.stderr)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
-from ssmtool.errors import SsmtoolError, one_line
+from ssmtool.errors import SsmtoolError
+from ssmtool.shown import one_line
 
 INTERNAL = 2
 INTERRUPTED = 130

@@ -25,7 +25,7 @@ from ssmtool.cli._options import (
 from ssmtool.cli._output import emit
 from ssmtool.cli._progress import Bar
 from ssmtool.cli._tokens import BytesOption, SelfOption, SequencesOption, TextOption, TokensOption, token_source
-from ssmtool.errors import one_line
+from ssmtool.shown import one_line
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmtool.checkpoint.card import escaped
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.allocation import Allocation
 from ssmtool.pipeline.methods import How
 from ssmtool.pipeline.refine import Refinement
+from ssmtool.shown import markdown
 from ssmtool.version import __version__
 
 
@@ -134,7 +134,7 @@ def card(summary: Compression) -> str:
     ]
     for row in summary.layers:
         lines.append(
-            f"| {escaped(row.layer.name)} | {row.method or 'unchanged'} | {row.layer.slots} → {row.slots} "
+            f"| {markdown(row.layer.name)} | {row.method or 'unchanged'} | {row.layer.slots} → {row.slots} "
             f"| {row.layer.order} → {row.orders.max()} | {row.bound_relative:.2e} | {row.hinf_relative:.2e} "
             f"| {row.h2_relative:.2e} |"
         )

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from ssmtool.checkpoint import Rewrite
-from ssmtool.checkpoint.card import escaped
 from ssmtool.checkpoint.dtypes import BITS
 from ssmtool.errors import FamilyError, UsageError
 from ssmtool.families._contract import Stack
@@ -26,6 +25,7 @@ from ssmtool.pipeline.runner import stack_of
 from ssmtool.pipeline.selective_hsv import Step, no_step
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
+from ssmtool.shown import markdown
 from ssmtool.version import __version__
 
 ROWS = 64  # sequences on which the loss is measured, at most
@@ -261,11 +261,11 @@ def _card(done: BlockDropping) -> str:
         "## Dropped blocks",
         "",
         f"{len(done.drops)} of {len(done.blocks)} blocks left out with ssmtool {__version__} (loss measured on "
-        f"{done.sequences} sequences of {escaped(done.tokens.description)}); source sha256 `{done.source_sha256}`.",
+        f"{done.sequences} sequences of {markdown(done.tokens.description)}); source sha256 `{done.source_sha256}`.",
         "",
         "| without | loss, nats per token |",
         "|---|---|",
         f"| nothing | {done.loss:.4f} |",
     ]
-    lines += [f"| {'also ' if i else ''}{escaped(drop.name)} | {drop.loss:.4f} |" for i, drop in enumerate(done.drops)]
+    lines += [f"| {'also ' if i else ''}{markdown(drop.name)} | {drop.loss:.4f} |" for i, drop in enumerate(done.drops)]
     return "\n".join(lines) + "\n"

@@ -167,7 +167,7 @@ def portrait(
                 cache=kept, progress=lambda layer, done, total: step(layer.name, done, total, "comparisons"),
             )  # fmt: skip
         if selective and source is None:
-            absent.append("the comparison of selective layers needs tokens: --tokens FILE, --text FILE or --self N")
+            absent.append("The comparison of selective layers needs tokens: --tokens FILE, --text FILE or --self N.")
         elif selective and source is not None:
             language = validate_selective(
                 model, reduced, source, layers=[escape(layer.name) for layer in selective], device=device,
@@ -178,7 +178,7 @@ def portrait(
         names = [escape(layer.name) for layer in selective]
         if runner is None or tokens is None:
             calibrated = static_hsv(model, names)
-            absent.append("calibrated values of selective layers need tokens: --tokens FILE, --text FILE or --self N")
+            absent.append("Calibrated values of selective layers need tokens: --tokens FILE, --text FILE or --self N.")
         else:
             calibrated = calibrated_hsv(model, runner, tokens, names, cache=cache, step=step)
         calibrations = {row.layer.name: row for row in calibrated.layers}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssmtool.checkpoint.card import escaped
 from ssmtool.families._contract import Layer
 from ssmtool.fitting import Fit
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.choices import Export, Select
+from ssmtool.shown import markdown
 from ssmtool.version import __version__
 
 
@@ -103,7 +103,7 @@ def selective_card(summary: SelectiveCompression) -> str:
         "## State reduction",
         "",
         f"Selective layers reduced with ssmtool {__version__} ({summary.target}, {summary.export.value} export, "
-        f"calibrated on {escaped(summary.tokens.description)}); tensor bytes {summary.bytes_before:,} → "
+        f"calibrated on {markdown(summary.tokens.description)}); tensor bytes {summary.bytes_before:,} → "
         f"{summary.bytes_after:,}; source sha256 `{summary.source_sha256}`.",
         "",
         "| layer | method | states | predicted error | measured error of the scan | of the layer's output |",
@@ -111,7 +111,7 @@ def selective_card(summary: SelectiveCompression) -> str:
     ]
     for row in summary.layers:
         lines.append(
-            f"| {escaped(row.layer.name)} | {row.method} | {row.layer.slots} → {row.states} | {row.predicted:.2e} "
+            f"| {markdown(row.layer.name)} | {row.method} | {row.layer.slots} → {row.states} | {row.predicted:.2e} "
             f"| {row.scan_error:.2e} | {row.out_error:.2e} |"
         )
     return "\n".join(lines) + "\n"

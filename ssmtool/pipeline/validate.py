@@ -16,7 +16,7 @@ from ssmtool.lti.orders import tail_bound
 from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.model import LayerProgress, Model, linear
 from ssmtool.pipeline.pairing import check_rest, partners, record_of, recorded_bounds, refined_layers
-from ssmtool.pipeline.scans import floor_share, operation_of, resolved, run_layer
+from ssmtool.pipeline.scans import LayerRun, floor_share, operation_of, resolved
 from ssmtool.pipeline.signals import fit_inputs, generated, read_inputs
 from ssmtool.pipeline.stable_parts import StableParts, stable_parts
 from ssmtool.pipeline.storage import storage_rounding
@@ -116,8 +116,9 @@ def _validate_layer(
     agreement = np.zeros((2, 2))
     seconds = np.zeros(2)
     steps = next(iter(signals.values())).shape[1]
+    both = [LayerRun(system, steps, device, backend) for system in (first, second)]
     for i, (name, u) in enumerate(signals.items()):
-        runs = [run_layer(system, u, device, backend, timed=i == 0) for system in (first, second)]
+        runs = [run(u, timed=i == 0) for run in both]
         (y, noise, deviation, elapsed), (z, noise_reduced, deviation_reduced, elapsed_reduced) = runs
         agreement = np.maximum(agreement, [deviation, deviation_reduced])
         seconds += np.array([elapsed, elapsed_reduced])

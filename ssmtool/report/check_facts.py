@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ssmtool.checks.words import number
-from ssmtool.errors import printable
 from ssmtool.report.text.numbers import plural
+from ssmtool.shown import printable
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, Finding

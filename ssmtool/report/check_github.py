@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssmtool.errors import printable
 from ssmtool.report.check_facts import skipped_lines, wrong
 from ssmtool.report.text.numbers import plural
+from ssmtool.shown import printable
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, Finding

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from ssmtool.errors import printable
 from ssmtool.report.check_facts import WORDS
+from ssmtool.shown import printable
 from ssmtool.version import __version__
 
 if TYPE_CHECKING:

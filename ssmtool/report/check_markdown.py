@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssmtool.checkpoint.card import escaped
 from ssmtool.checks.words import limit_text, number
 from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, whole, wrong
+from ssmtool.shown import markdown
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, CheckedModel
@@ -17,11 +17,11 @@ _SIGNS = {"error": "❌", "warning": "⚠️", "skipped": "➖", "passed": "✅"
 
 def check_markdown(check: Check) -> str:
     """The verdict, then findings and a table of the rules per model."""
-    rows = ["## ssmtool check", "", f"**{headline(check)}**", "", f"Policy: {escaped(places(check))}"]
+    rows = ["## ssmtool check", "", f"**{headline(check)}**", "", f"Policy: {markdown(places(check))}"]
     if check.baseline:
-        rows[-1] += f". Baseline: {escaped(check.baseline)}"
+        rows[-1] += f". Baseline: {markdown(check.baseline)}"
     for checked in check.models:
-        rows += ["", f"### {escaped(str(checked.model.checkpoint.path))}", *_model(checked)]
+        rows += ["", f"### {markdown(str(checked.model.checkpoint.path))}", *_model(checked)]
     return "\n".join(rows) + "\n"
 
 
@@ -31,9 +31,9 @@ def _model(checked: CheckedModel) -> list[str]:
     if listed:
         rows += ["", "| | rule | layer | found |", "|---|---|---|---|"]
         for finding in listed[:MOST]:
-            found = escaped(f"{finding.title}: {finding.message}")
-            layer = escaped(finding.layer) or "*model*"
-            rows.append(f"| {_SIGNS[finding.status]} | {escaped(finding.identifier)} | {layer} | {found} |")
+            found = markdown(f"{finding.title}: {finding.message}")
+            layer = markdown(finding.layer) or "*model*"
+            rows.append(f"| {_SIGNS[finding.status]} | {markdown(finding.identifier)} | {layer} | {found} |")
         if len(listed) > MOST:
             rows.append(f"| | | | and {len(listed) - MOST} more |")
     rows += [
@@ -49,9 +49,9 @@ def _model(checked: CheckedModel) -> list[str]:
         layers = "model" if entry.scope == "model" else str(len(findings))
         limits = ", ".join(map(limit_text, entry.limits)) or "–"
         rows.append(
-            f"| {_SIGNS[worst]} {tally(findings)} | {escaped(entry.rule)} | {escaped(first.title)} | {layers} "
+            f"| {_SIGNS[worst]} {tally(findings)} | {markdown(entry.rule)} | {markdown(first.title)} | {layers} "
             f"| {least} | {largest} | {whole(findings)} | {limits} |"
         )
     for line in skipped_lines(checked.findings):
-        rows += ["", escaped(line)]
+        rows += ["", markdown(line)]
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssmtool.errors import printable
+from ssmtool.shown import printable
 
 
 def plain(text: str) -> str:

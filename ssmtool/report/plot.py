@@ -75,8 +75,25 @@ def save_plot(spectra: Sequence[LayerSpectrum], path: Path, title: str = "") -> 
 def save(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all, in the format of the suffix. Raises OutputError."""
     suffix = path.suffix.lower()
+    settle(figure)
     with replacing(path) as file:
         figure.savefig(file, format=suffix[1:], metadata=UNDATED[suffix])
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once, and leave every pair of axes there, to a millionth of the figure.
+
+    The layout's solver adds in the order in which its variables lie in memory: its last digits are no promise, and a
+    file would show them.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        left, bottom, width, height = (round(float(x), 6) for x in axis.get_position(original=True).bounds)
+        axis.set_position((left, bottom, width, height))
 
 
 def draw(spectra: Sequence[LayerSpectrum], title: str = "") -> Figure:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssmtool.analyses._linear import horizon, mean_delay
 from ssmtool.lti.impulse import impulse_response
@@ -45,6 +47,38 @@ def test_one_real_pole(modulus):
     q = modulus**2
     assert mean_delay(system)[0] == pytest.approx(q / (1 - q))
     assert horizon(system)[0] == np.ceil(np.log(0.01) / np.log(q))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.01, 1e-6])
+@pytest.mark.parametrize("decay", [20.0, 1.0, 1e-3, 1e-7, 3e-11])
+def test_one_real_pole_of_any_speed(decay, share):
+    """||h_k||^2 = exp(-2 k decay), so the tail from K on is that share of the whole."""
+    system = diagonal([-decay], [1.0], [1.0], real=True)
+    expected = -np.log(share) / (2 * decay)
+    # where the quotient is so close to a whole number that its last digits decide, either neighbour is right
+    assert horizon(system, share)[0] in {np.ceil(expected * (1 - 1e-15)), np.ceil(expected * (1 + 1e-15))}
+
+
+def test_what_lasts_longer_than_can_be_counted_is_infinite():
+    assert np.isinf(horizon(diagonal([-1e-13], [1.0], [1.0]))[0])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1e-6, 0.99))
+def test_fast_and_slow_modes_side_by_side(seed, count, share):
+    """Weights that cancel at first, and decays from one step to hundreds: the first step whose tail is small enough."""
+    rng = np.random.default_rng(seed)
+    a = -(10.0 ** rng.uniform(-2.3, 1, (6, count))) + 1j * rng.uniform(0, 4, (6, count))
+    C = rng.standard_normal((6, 1, count)) + 1j * rng.standard_normal((6, 1, count))
+    C[0] -= C[0].mean()
+    system = DiagonalSystem(a, np.ones((6, count, 1), complex), C, np.zeros((6, 1, 1)))
+    energy = np.square(impulse_response(system, 8000)).sum(axis=(1, 2))  # exp(-2 * 8000 / 200) is left
+    tail = np.cumsum(energy[:, ::-1], axis=1)[:, ::-1]
+    found = horizon(system, share)
+    for s, K in enumerate(found.astype(int)):
+        # where nothing but rounding is left of cancelling weights there is no share of it
+        slack = 1e-9 * tail[s, 0] + 1e-24
+        assert tail[s, K] <= share * tail[s, 0] + slack
+        assert K == 0 or tail[s, K - 1] >= share * tail[s, 0] - slack
 
 
 def test_feedthrough_plays_no_part_and_nothing_has_no_delay():

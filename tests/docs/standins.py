@@ -85,13 +85,13 @@ def tokens(path: Path, provide: Callable[[str], None]) -> None:
 
 
 def outputs(path: Path, provide: Callable[[str], None]) -> None:
-    """What a system of two states makes of the inputs."""
+    """What a system of two states makes of a record of inputs, u.npy beside it."""
     rng = np.random.default_rng(0)
     u, x, y = rng.normal(size=(600, 1)), np.zeros(2), []
     for step in u:
         x = np.array([[0.9, 0.2], [-0.2, 0.9]]) @ x + step
         y.append(x[:1] + 0.01 * rng.normal(size=1))
-    np.save("inputs.npy", u)
+    np.save(path.with_name("u.npy"), u)
     np.save(path, np.array(y))
 
 
@@ -122,17 +122,6 @@ def tiny(family: str) -> Make:
     return make
 
 
-def reduced(**how) -> Make:
-    """The trained S4D model of fixtures/, reduced."""
-
-    def make(path: Path, provide: Callable[[str], None]) -> None:
-        import ssmtool
-
-        ssmtool.compress(ssmtool.load("fixtures/digits-s4d.safetensors"), path, **how)
-
-    return make
-
-
 STANDINS: dict[str | tuple[str, str], Make] = {
     **{f"checkpoints/{family}": tiny(family) for family in plugins.names("ssmtool.families")},
     "model.safetensors": linear,
@@ -146,10 +135,7 @@ STANDINS: dict[str | tuple[str, str], Make] = {
     "mamba2-370m-rank32": selective_smaller,
     "calibration.npy": tokens,
     "kernel.npy": kernel,
-    "outputs.npy": outputs,
-    "demo/balanced32.safetensors": reduced(rank=32),
-    "demo/modal32.safetensors": reduced(rank=32, method="modal"),
-    "demo/modal16.safetensors": reduced(rank=16, method="modal"),
     ("docs/refine.md", "model.safetensors"): own,
+    ("README.md", "y.npy"): outputs,
     ("README.md", "smaller.safetensors"): smaller,  # not what its Python writes from another model
 }

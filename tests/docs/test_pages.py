@@ -76,6 +76,27 @@ def test_the_reference_has_every_command_and_option(hook) -> None:
                 assert any(option in section for option in parameter.opts), (name, parameter.opts)
 
 
+def test_the_readme_has_every_command(hook) -> None:
+    from ssmtool.cli.app import command
+
+    found = hook("command_pages").commands(command(), "ssmtool", None)
+    names = [name.partition(" ")[2] for name, _, parent in found if parent is not None]
+    headings = re.findall(r"^### (\w+)", (TOP / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(headings) == sorted(names)
+
+
+@pytest.mark.parametrize("source", ["README.md", "CONTRIBUTING.md", "fixtures/README.md"])
+def test_links_of_pages_outside_docs(source: str) -> None:
+    """MkDocs checks the links of the pages in docs/; README.md is no page of the site."""
+    text = re.sub(r"^```.*?^```", "", (TOP / source).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if ":" not in link):
+        file = (TOP / source).parent / target if target else TOP / source
+        assert file.exists(), f"{source}: no {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
 def test_letters_of_a_table_are_unambiguous(hook) -> None:
     with pytest.raises(ValueError, match="both 4"):
         hook("tensor_tables").sizes_of("H=4 N=4")

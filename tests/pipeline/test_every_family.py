@@ -10,11 +10,11 @@ import pytest
 from safetensors import safe_open
 
 from ssmtool.checkpoint import open_checkpoint
-from ssmtool.checkpoint.card import escaped
 from ssmtool.errors import ReductionError
 from ssmtool.pipeline.compress import compress
 from ssmtool.pipeline.compression import Compression
 from ssmtool.pipeline.model import Model, load
+from ssmtool.shown import markdown
 from tests.pipeline.checkpoints import (
     CASES,
     README,
@@ -157,7 +157,7 @@ def test_companions_come_along_and_the_card_gains_a_section(pair):
     section = card.removeprefix(README)
     assert done.source_sha256 in section
     for row in done.layers:
-        assert f"| {escaped(row.layer.name)} |" in section
+        assert f"| {markdown(row.layer.name)} |" in section
 
 
 def test_the_source_is_not_written_to(pair):

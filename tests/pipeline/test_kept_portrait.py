@@ -17,13 +17,15 @@ from ssmtool import plugins
 from ssmtool.cache import Cache
 from ssmtool.errors import CheckpointError, MismatchError
 from ssmtool.pipeline import diagnose as diagnosing
-from ssmtool.pipeline import kept_validation, look, stages
+from ssmtool.pipeline import kept_validation, look, scans, stages
 from ssmtool.pipeline.look import Look, LookWork, counterpart
-from ssmtool.pipeline.portrait import portrait
+from ssmtool.pipeline.portrait import Portrait, portrait
 from ssmtool.pipeline.reduction_work import ReductionWork
 from ssmtool.pipeline.section_rows import ANALYSES, RowsWork, section_type, with_rows
+from ssmtool.pipeline.selective_validation import SelectiveValidation
 from ssmtool.pipeline.spectra import HsvWork
 from ssmtool.pipeline.tokens import TokenSource
+from ssmtool.pipeline.validation import LayerValidation
 from ssmtool.report.overview import view
 from ssmtool.report.overview.html import html
 from ssmtool.selective.language import LanguageModel
@@ -70,6 +72,16 @@ def page(*args: Any, **options: Any) -> str:
     return html(view(portrait(*args, **options)))
 
 
+def validated(found: Portrait) -> tuple[LayerValidation, ...]:
+    assert found.validation is not None
+    return found.validation.layers
+
+
+def compared(found: Portrait) -> SelectiveValidation:
+    assert found.language is not None
+    return found.language
+
+
 def test_a_second_report_of_a_linear_model_computes_nothing(pair, tmp_path, calls):
     cache = Cache(tmp_path / "kept")
     first = page(*pair, ranks=(2, 3), timings=False, cache=cache)
@@ -91,10 +103,21 @@ def test_times_are_measured_every_time_and_nothing_else_is(pair, tmp_path, calls
     assert calls[:4] == ["kept_validation.scan_seconds"] * 4
     assert calls.count("kept_validation.validate") == 1
     timeless = {"seconds_original": 0.0, "seconds_reduced": 0.0}
-    for one, two, three in zip(*(found.validation.layers for found in (first, again, without)), strict=True):
+    for one, two, three in zip(*(validated(found) for found in (first, again, without)), strict=True):
         assert two.seconds_original > 0
         assert two.seconds_reduced > 0
         assert replace(one, **timeless) == replace(two, **timeless) == replace(three, **timeless)
+
+
+def test_what_a_first_scan_loads_is_not_its_time(pair, monkeypatch):
+    done: list[str] = []
+    scan = scans.diagonal_scan
+    monkeypatch.setattr(scans, "diagonal_scan", lambda *args, **options: done.append("scan") or scan(*args, **options))
+    monkeypatch.setattr(scans, "best", lambda run, device: done.append("clock") or 1.0)
+    system = pair[0].system(pair[0].layers[0])
+    u = np.ones((system.systems, 8, system.inputs))
+    assert scans.scan_seconds(system, u, torch.device("cpu"), "naive") == 1.0
+    assert done == ["scan", "clock"]
 
 
 def test_a_run_that_ends_early_has_kept_the_layers_it_validated(pair, tmp_path, calls, monkeypatch):
@@ -122,7 +145,7 @@ def test_a_checkpoint_without_a_record_is_validated_in_one_call(pair, tmp_path, 
     assert calls.count("kept_validation.validate") == 1
     again = portrait(model, bare, cache=cache)
     assert calls.count("kept_validation.validate") == 1
-    assert [row.bound for row in first.validation.layers] == [row.bound for row in again.validation.layers]
+    assert [row.bound for row in validated(first)] == [row.bound for row in validated(again)]
 
 
 def test_another_models_reduction_is_refused_whatever_was_kept(pair, tmp_path):
@@ -163,11 +186,11 @@ def test_a_comparison_on_tokens_is_kept_but_for_its_times(tmp_path, calls, monke
     tokens = ssmtool.read_tokens(TOKENS, model, runner)
     ssmtool.compress_selective(model, runner, tokens, tmp_path / "small", rank=8, options=RefitOptions(steps=0))
     small, cache = ssmtool.load(tmp_path / "small"), Cache(tmp_path / "kept")
-    first = portrait(model, small, source=TOKENS, cache=cache).language
+    first = compared(portrait(model, small, source=TOKENS, cache=cache))
     calls.clear()
-    again = portrait(model, small, source=TOKENS, cache=cache).language
+    again = compared(portrait(model, small, source=TOKENS, cache=cache))
     assert len(calls) == 1  # one batch, for the times of the scans
-    without = portrait(model, small, source=TOKENS).language
+    without = compared(portrait(model, small, source=TOKENS))
     assert first.language == again.language == without.language
     for rows in zip(first.layers, again.layers, without.layers, strict=True):
         one, two, three = (replace(row, scan=replace(row.scan, seconds=(0.0, 0.0))) for row in rows)
@@ -184,7 +207,7 @@ def test_a_comparison_that_was_cut_short_goes_on(tmp_path, calls, monkeypatch):
     tokens = ssmtool.read_tokens(rows, model, runner, cache=Cache(tmp_path / "kept"))
     ssmtool.compress_selective(model, runner, tokens, tmp_path / "small", rank=4, options=RefitOptions(steps=0))
     small, cache = ssmtool.load(tmp_path / "small"), Cache(tmp_path / "kept")
-    plain = portrait(model, small, source=rows, parts=("comparison",)).language
+    plain = compared(portrait(model, small, source=rows, parts=("comparison",)))
     calls.clear()
     portrait(model, small, source=rows, parts=("comparison",), cache=Cache(tmp_path / "whole"))
     whole = len(calls)
@@ -201,7 +224,7 @@ def test_a_comparison_that_was_cut_short_goes_on(tmp_path, calls, monkeypatch):
         with pytest.raises(Killed):
             portrait(model, small, source=rows, parts=("comparison",), cache=cache, step=step)
     calls.clear()
-    last = portrait(model, small, source=rows, parts=("comparison",), cache=cache).language
+    last = compared(portrait(model, small, source=rows, parts=("comparison",), cache=cache))
     assert 0 < len(calls) < whole
     assert last.language == plain.language
     errors = [[(row.scan_error, row.out_error, row.scan.errors) for row in found.layers] for found in (last, plain)]

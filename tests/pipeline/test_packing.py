@@ -84,7 +84,7 @@ def test_entries_of_a_cache_hold_it(tmp_path):
 
 
 def test_numbers_of_numpy_are_kept_as_numbers():
-    value = Inner("a", np.ones(1)), np.float64(0.1), np.int64(3)
+    value = Inner("a", np.ones(1, complex)), np.float64(0.1), np.int64(3)
     changed = Outer("n", value[2], value[1], np.True_, value[1], ("x", value[1]), (value[2],), None, (), {}, 2.0)  # type: ignore[arg-type]
     back = unpacked(Outer, packed(changed))
     assert (back.count, back.share, back.flag, back.many) == (3, 0.1, True, (3,))

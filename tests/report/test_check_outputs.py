@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from xml.etree import ElementTree
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssmtool.report.check_github import MOST, check_github, command
 from ssmtool.report.check_junit import check_junit
-from ssmtool.report.check_markdown import check_markdown, escaped
+from ssmtool.report.check_markdown import check_markdown
 from ssmtool.report.text.check import check_text
 from tests.checks.models import checked, parts, write
 
@@ -141,19 +140,6 @@ def test_markdown_of_hostile_names(found):
     widths = {len(re.findall(r"(?<!\\)\|", row)) - 1 for row in tables}
     assert widths == {4, 8}  # cells of the two tables: none was split by a name
     assert text.count("❌") == 3  # two findings, one rule
-
-
-@given(st.text())
-def test_escaped_text_shows_as_it_is(text):
-    """Backslashes and entities undone, what is left is the text, on one line, with no way to start markup."""
-    shown = escaped(text)
-    assert "\n" not in shown
-    bare = re.sub(r"&(?:lt|gt|amp|#\d+);", "", re.sub(r"\\[!-/:-@\[-`{-~]", "", shown))
-    assert not set(bare) & set("\\`*_{}[]()<>#+!|~&$:")
-    assert shown.count("@") == shown.count("@&#8203;")
-    undone = html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown)).replace("\u200b", "")
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    assert undone.replace("\u200b", "") == printable.replace("\u200b", "")
 
 
 def test_text_keeps_names_on_one_line(tmp_path):

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from ssmtool import plugins
 from ssmtool.__main__ import main
-from ssmtool.checkpoint.card import escaped
-from ssmtool.errors import SsmtoolError, one_line
+from ssmtool.errors import SsmtoolError
+from ssmtool.shown import markdown, one_line
 
 NAMES = {
     "html": "<script>alert(1)</script>",
@@ -77,18 +77,18 @@ def test_cards(hostile: tuple[Path, str], capsys: pytest.CaptureFixture[str], tm
     plain = [row.replace("\\|", "") for row in rows]
     assert len(rows) == 2 + 2
     assert {row.count("|") for row in plain} == {8}, "a name ends no cell and no row"
-    assert escaped(f"s4_layers.{name}") in card
+    assert markdown(f"s4_layers.{name}") in card
     assert "<script" not in card
     assert "](http" not in card
     assert card.replace("\n", "").isprintable()
 
 
 def test_the_escapes_of_markdown() -> None:
-    assert escaped("<b>&") == "&lt;b&gt;&amp;"
-    assert escaped("a|b") == "a\\|b"
-    assert escaped("`x`") == "\\`x\\`"
-    assert escaped("é σ") == "é σ"
-    assert np.all([not set(escaped(name)) & set("<>\n\x1b") for name in NAMES.values()])
+    assert markdown("<b>&") == "&lt;b&gt;&amp;"
+    assert markdown("a|b") == "a\\|b"
+    assert markdown("`x`") == "\\`x\\`"
+    assert markdown("é σ") == "é σ"
+    assert np.all([not set(markdown(name)) & set("<>\n\x1b") for name in NAMES.values()])
 
 
 def test_an_error_obeys_nothing() -> None:

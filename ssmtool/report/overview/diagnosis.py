@@ -18,6 +18,8 @@ TITLES = {
     "token_dynamics": "Token dynamics",
     "relevance": "Relevance",
 }
+MANY = 4  # statements that differ in numbers alone, from which on they are one
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w])")
 _SHARE = re.compile(r"[-−+]?[\d.]+ %")
 
 
@@ -55,16 +57,37 @@ def _grid(table: Table, title: str) -> Grid:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> list[str]:
-    """One sentence per statement; layers of which the same is said share it."""
-    layers: dict[str, list[str]] = {}
+    """One sentence per statement; layers of which the same is said share it.
+
+    Of many layers what differs in numbers alone is one statement with ranges.
+    """
+    alike: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts:
-        layers.setdefault(verdict.text, []).append(verdict.layer)
+        alike.setdefault(_NUMBER.sub("#", verdict.text), {}).setdefault(verdict.text, []).append(verdict.layer)
+    layers: list[tuple[str, list[str]]] = []
+    for texts in alike.values():
+        if len(texts) > MANY and all(all(names) for names in texts.values()):
+            layers.append((_ranged(list(texts)), [name for names in texts.values() for name in names]))
+        else:
+            layers += texts.items()
     found = []
-    for text, names in layers.items():
+    for text, names in layers:
         named = [name for name in names if name]
         few = ", ".join(named) if len(named) <= 4 else f"{named[0]} and {len(named) - 1} more layers"
         found.append(f"{few}: {text}." if named else _sentence(text))
     return found
+
+
+def _ranged(texts: Sequence[str]) -> str:
+    """Sentences that differ in numbers as one, with the least and the largest of each number."""
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    ends = iter((min(column, key=float), max(column, key=float)) for column in columns)
+
+    def both(_: re.Match[str]) -> str:
+        low, high = next(ends)
+        return low if float(low) == float(high) else f"{low}–{high}"
+
+    return _NUMBER.sub(both, texts[0])
 
 
 def _sentence(text: str) -> str:

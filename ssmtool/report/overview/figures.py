@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ssmtool.report.overview.axes import marked_columns, ticks
 from ssmtool.report.overview.chart import Chart, Heat, Picture, Series
-from ssmtool.report.overview.safe import printable
+from ssmtool.shown import printable
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")

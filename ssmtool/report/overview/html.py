@@ -14,9 +14,10 @@ from markupsafe import Markup
 from ssmtool.report.overview import svg
 from ssmtool.report.overview.chart import Chart, Picture
 from ssmtool.report.overview.ranks import error_note
-from ssmtool.report.overview.safe import printable, script_json
+from ssmtool.report.overview.safe import script_json
 from ssmtool.report.overview.view import Cell, Grid, Ranks, View, grid
 from ssmtool.report.text.numbers import sci, size
+from ssmtool.shown import NO_BREAK, printable
 from ssmtool.version import __version__
 
 _PERCENT = re.compile(r"(?<=\d) %")
@@ -52,7 +53,7 @@ def _visible(value: object) -> object:
 
     A number stays on the line of its percent sign.
     """
-    return _PERCENT.sub("\u00a0%", printable(value)) if type(value) is str else value
+    return _PERCENT.sub(f"{NO_BREAK}%", printable(value, NO_BREAK)) if type(value) is str else value
 
 
 def _asset(name: str) -> str:

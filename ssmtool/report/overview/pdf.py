@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from ssmtool.report.drawing import drawing
 from ssmtool.report.overview.chart import Chart, Heat, Picture
 from ssmtool.report.overview.figures import fill, in_rows, row_height
-from ssmtool.report.overview.safe import printable
 from ssmtool.report.overview.view import Grid, View
+from ssmtool.shown import NO_BREAK, printable
 
 PAGE = (8.27, 11.69)  # inches
 _LEFT, _TOP, _BOTTOM = 0.75, 0.75, 0.7
@@ -51,7 +51,7 @@ class _Paper:
     def paragraph(self, words: str, size: float = 9.0, indent: str = "") -> None:
         """Words in lines."""
         width = int(6.7 * 72 / (0.56 * size))
-        for k, line in enumerate(textwrap.wrap(printable(words), width - len(indent)) or [""]):
+        for k, line in enumerate(textwrap.wrap(printable(words, NO_BREAK), width - len(indent)) or [""]):
             self.text((indent if k == 0 else " " * len(indent)) + line, size)
 
     def space(self, points: float) -> None:

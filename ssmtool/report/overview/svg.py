@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from ssmtool.report.overview.axes import marked_columns, place, ticks
 from ssmtool.report.overview.chart import Chart, Heat, Picture, Series
-from ssmtool.report.overview.safe import printable
+from ssmtool.shown import printable
 
 WIDTH, HEIGHT = 440.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 8.0, 42.0

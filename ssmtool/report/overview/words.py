@@ -13,6 +13,7 @@ from ssmtool.report.facts import layer_share, share
 from ssmtool.report.overview.ranks import least_rank, total_bytes
 from ssmtool.report.overview.view import Ranks
 from ssmtool.report.text.numbers import percent, plural, size, sizes
+from ssmtool.shown import NO_BREAK
 
 
 def summary(found: Portrait, ranks: Ranks) -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def summary(found: Portrait, ranks: Ranks) -> tuple[str, ...]:
     said += _stability(found.layers)
     said += _reduced(found)
     said += _language(found)
-    return tuple(re.sub(r"(?<=\d) (?=%|[kMG]?B\b)", "\u00a0", text) for text in said)  # no unit begins a line
+    return tuple(re.sub(r"(?<=\d) (?=%|[kMG]?B\b)", NO_BREAK, text) for text in said)  # no unit begins a line
 
 
 def _what(found: Portrait) -> str:
@@ -51,13 +52,15 @@ def _droppable(found: Portrait, ranks: Ranks) -> list[str]:
     selective = all(layer.selective for layer in known)
     what = "a predicted error" if selective else "an error bound" if not any(x.selective for x in known) else "an error"
     of = "of its output" if selective else "relative to σ₁"
+    if any(layer.selective for layer in known) and not selective:
+        of = f"{of}, or of a selective layer's output,"
     if spared < 0.01:
         return [
             f"For {what} of {ranks.tolerance:g} {of} nearly all states are needed: there is little to drop for nothing."
         ]
     text = (
         f"For {what} of {ranks.tolerance:g} {of} in every layer, {percent(spared, 1)} of the states can go: "
-        f"{_range(kept)} of {_range(stored)} per {'channel' if selective else 'system'} are needed."
+        f"{_range(kept)} of {_range(stored)} per {ranks.per} are needed."
     )
     most = max(kept)
     whole = total_bytes(ranks, int(np.searchsorted(ranks.ranks, most)))

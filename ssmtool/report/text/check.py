@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ssmtool.checks.words import limit_text, number
-from ssmtool.errors import printable
 from ssmtool.report.check_facts import WORDS, grouped, headline, places, skipped_lines, tally, whole, wrong
 from ssmtool.report.text.page import Page
+from ssmtool.shown import printable
 
 if TYPE_CHECKING:
     from ssmtool.checks.findings import Check, CheckedModel, Finding

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ssmtool.checks.diff import NUMBERS
 from ssmtool.checks.words import number
-from ssmtool.errors import printable
 from ssmtool.report.text.numbers import plural, sci, size
 from ssmtool.report.text.page import Page
+from ssmtool.shown import printable
 
 if TYPE_CHECKING:
     from ssmtool.checks.diff import LayerDiff

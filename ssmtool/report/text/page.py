@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssmtool.errors import printable
+from ssmtool.shown import printable
 
 WIDEST = 10_000  # columns of a "terminal" that is a pipe: nothing is wrapped or cut
 TEXT_WIDTH = 100  # of paragraphs, at most

@@ -146,7 +146,7 @@
       if (cells[4]) put(cells[4], pointText, point ? point[1] : null);
       const line = $(".live", layers[n]);
       const named = layer.selective ? "predicted error" : "bound";
-      line.textContent = `${kept} of ${layer.order} states kept: ${named} ${bound === undefined ? "–" : said(bound)}, `
+      line.textContent = `${kept} of ${layer.order} states kept: ${bound === undefined ? "" : `${named} ${said(bound)}, `}`
         + bytesText + (point ? `; measured ${said(point[1])} at ${point[0]}` : "");
       for (const chart of marks[n]) {
         const mark = $(".rank-line", chart);
