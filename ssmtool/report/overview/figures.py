@@ -99,7 +99,7 @@ def margins(picture: Picture, width: float) -> tuple[float, float, float, float]
     longest = max((len(text) for _, text in marks), default=1)
     names = 0.35 * small * max(map(len, picture.names), default=0)
     above = 1.9 * _points("axes.titlesize") / 72 + 0.9 * small * len(_said(picture))
-    return 0.12 + 1.5 * label + 0.62 * tick * longest, 2.2 * tick + 1.4 * label + names, 0.12 + 0.3 * tick, above
+    return 0.17 + 1.5 * label + 0.62 * tick * longest, 2.2 * tick + 1.4 * label + names, 0.12 + 0.3 * tick, above
 
 
 def _points(size: str) -> float:
