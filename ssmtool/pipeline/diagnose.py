@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def diagnose(
         _linear(model, tuple(layer for layer in chosen if layer.lti), observers, cache, engine or local(), step)
         ready = _weights(model, selective, list(observers.values()), runner, step)
         if runner is None or tokens is None:
-            found |= {name: observer.result() for name, observer in observers.items()}
+            found |= {name: _in_order(observer.result(), chosen) for name, observer in observers.items()}
             kept.keep(found, missing)
         else:
             ids = as_tokens(_rows(tokens), {layer: tuple(parts.values()) for layer, parts in ready.items()})
@@ -108,10 +109,21 @@ def diagnose(
             for done, (name, observer) in enumerate(observers.items()):
                 step(name, done, len(observers), "sections")
                 observer.run(runner, ids)
-                found[name] = observer.result()
+                found[name] = _in_order(observer.result(), chosen)
                 kept.keep(found, [name])
     shape = (0, 0) if tokens is None else _rows(tokens).shape
     return Diagnosis({name: found[name] for name in names}, chosen, tokens, *shape)
+
+
+def _in_order(section: Section, layers: tuple[Layer, ...]) -> Section:
+    """The section with its rows in the order of these layers: observers have linear ones first."""
+    place = {layer.name: i for i, layer in enumerate(layers)}
+    rows = getattr(section, "layers", ())
+
+    def key(row: Any) -> int:
+        return place.get(row.name, place.get(row.name.rpartition("[")[0], len(place)))
+
+    return replace(section, layers=tuple(sorted(rows, key=key))) if rows else section
 
 
 def _rows(tokens: Tokens) -> np.ndarray:

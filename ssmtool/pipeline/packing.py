@@ -52,6 +52,16 @@ def unpacked(kind: type[T], arrays: Mapping[str, np.ndarray], **given: Any) -> T
     return _made(kind, tree, arrays, given)
 
 
+def prefixed(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays with a name before theirs, so that several results fit into one entry."""
+    return {f"{name} {key}": array for key, array in arrays.items()}
+
+
+def without_prefix(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of `arrays` that were `prefixed` with this name, under their own."""
+    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{name} ")}
+
+
 def _tree(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """The value as JSON has it; arrays go to `arrays`, their names stay."""
     if isinstance(value, np.generic):

@@ -10,7 +10,7 @@ from ssmtool.analyses._contract import Observer
 from ssmtool.cache import digest
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.engines._contract import Arrays, Step
-from ssmtool.pipeline.packing import packed, unpacked
+from ssmtool.pipeline.packing import packed, prefixed, unpacked, without_prefix
 from ssmtool.sources import version_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RowsWork:
         system, found = model.system(layer), {}
         for done, name in enumerate(self.sections):
             row = plugins.load(ANALYSES, name).start().row(layer.name, system)
-            found |= {f"{name} {part}": array for part, array in packed(row, leaving=("name",)).items()}
+            found |= prefixed(name, packed(row, leaving=("name",)))
             if step is not None:
                 step(done + 1, len(self.sections))
         return found
@@ -54,9 +54,8 @@ class RowsWork:
     def result(self, layer: Layer, arrays: Arrays) -> dict[str, Any]:
         rows = {}
         for name in self.sections:
-            start = f"{name} "
-            own = {key[len(start) :]: array for key, array in arrays.items() if key.startswith(start)}
-            rows[name] = unpacked(get_type_hints(_observer(name).row)["return"], own, name=layer.name)
+            kind = get_type_hints(_observer(name).row)["return"]
+            rows[name] = unpacked(kind, without_prefix(name, arrays), name=layer.name)
         return rows
 
 

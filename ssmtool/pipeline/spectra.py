@@ -10,12 +10,13 @@ from ssmtool.families._contract import Layer
 from ssmtool.lti.devices import device_kind
 from ssmtool.lti.spectrum import Spectrum
 from ssmtool.pipeline.engines._contract import Arrays, Step
+from ssmtool.pipeline.packing import packed, unpacked
 from ssmtool.sources import version_of
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import Model
 
-VERSION = 1
+VERSION = 2
 SOURCES = ("ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool_kernels")
 
 
@@ -35,11 +36,10 @@ class HsvWork:
     def compute(self, model: Model, layer: Layer, step: Step | None) -> Arrays:
         from ssmtool.lti.hankel import hankel_singular_values
 
-        found = hankel_singular_values(model.system(layer), self.device, step)
-        return {"sigma": found.sigma, "redundant": found.redundant, "unstable": found.unstable}
+        return packed(hankel_singular_values(model.system(layer), self.device, step))
 
     def result(self, layer: Layer, arrays: Arrays) -> Spectrum:
-        found = Spectrum(arrays["sigma"], arrays["redundant"], arrays["unstable"])
+        found = unpacked(Spectrum, arrays)
         if found.sigma.shape != (layer.systems, layer.order) or found.redundant.shape != found.unstable.shape:
             raise ValueError("not of this layer")
         return found

@@ -239,6 +239,25 @@ def test_a_hybrid_on_tokens(tmp_path, calls):
     assert not calls
 
 
+@pytest.mark.parametrize("source", [None, TOKENS])
+def test_linear_and_selective_layers_stand_in_the_order_of_depth(tmp_path, source):
+    """Observers have linear layers first; here they come last."""
+    folder = byte_model(tmp_path / "model", "mamba2")
+    tensors, _ = tiny("s4d", "s4d")
+    names = {f"tail.{name}": array.numpy() for name, array in tensors.items()}
+    save_file({**load_file(folder / "model.safetensors"), **names}, folder / "model.safetensors")
+    model = ssmtool.load(folder)
+    found = portrait(model, source=source, cache=Cache(tmp_path / "kept"))
+    order = [row.layer.name for row in found.layers]
+    assert [row.layer.lti for row in found.layers] == [False, False, True, True]
+    assert found.diagnosis is not None
+    for name in ("timescales", "memory", "parametrisation", "state_tracking"):
+        rows: Any = vars(found.diagnosis.sections[name])["layers"]
+        assert [row.name for row in rows] == order
+    again = portrait(model, source=source, cache=Cache(tmp_path / "kept"))
+    assert html(view(again)) == html(view(found))
+
+
 def test_sections_are_kept_one_by_one(tmp_path, monkeypatch):
     """What `run` of a later section did not live to see does not cost the earlier ones."""
     model, cache = ssmtool.load(byte_model(tmp_path / "model", "mamba")), Cache(tmp_path / "kept")

@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from ssmtool.cache import Cache
 from ssmtool.errors import CheckpointError
+from ssmtool.lti.spectrum import Spectrum
 from ssmtool.pipeline import content, spectra
 from ssmtool.pipeline.model import load
+from ssmtool.pipeline.packing import packed
 from ssmtool.pipeline.spectra import HsvWork
 from tests.pipeline.checkpoints import CASES, tiny, write_folder
 
@@ -84,7 +86,7 @@ def test_another_device_and_other_sources_are_computed_again(model, monkeypatch)
 def test_an_entry_that_is_no_result_of_this_layer_is_computed_again(model, tmp_path, computed):
     cache, layer, without = Cache(tmp_path), model.layers[0], bits(model.hsv(device="cpu"))
     key = HsvWork("cpu").key(model.content(layer))
-    for wrong in ({}, {"sigma": np.ones(3)}, {name: np.ones((1, 2)) for name in ("sigma", "redundant", "unstable")}):
+    for wrong in ({}, {"sigma": np.ones(3)}, packed(Spectrum(*[np.ones((1, 2))] * 3))):
         cache.put(key, wrong)
         del computed[:]
         assert bits(model.hsv(device="cpu", cache=cache)) == without

@@ -109,10 +109,11 @@ def _speedup(before: float, after: float) -> Cell:
 
 def _language(found: SelectiveValidation) -> list[Grid]:
     language = found.language
-    both: list[tuple[str, Cell | float, Cell | float]] = [
+    before, after = found.state_bytes
+    both: list[tuple[str | Cell | float, ...]] = [
         ("perplexity", language.perplexity_original, language.perplexity_reduced),
         ("loss, nats per token", language.loss_original, language.loss_reduced),
-        ("state of one sequence", *(Cell(size(count), float(count)) for count in found.state_bytes)),
+        ("state of one sequence", Cell(size(before), float(before)), Cell(size(after), float(after))),
     ]
     if found.decoding is not None:
         both.append(("decoding, tokens per second", *(speed.tokens_per_second for speed in found.decoding)))
