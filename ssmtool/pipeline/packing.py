@@ -48,7 +48,10 @@ def unpacked(kind: type[T], arrays: Mapping[str, np.ndarray], **given: Any) -> T
     Raises:
         KeyError, ValueError, TypeError: the arrays are not those of such a dataclass.
     """
-    tree = json.loads(arrays[TREE].tobytes())
+    try:
+        tree = json.loads(arrays[TREE].tobytes())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return _made(kind, tree, arrays, given)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -116,7 +116,24 @@ def test_what_is_of_another_type_is_refused(field, value):
         unpacked(Outer, {**arrays, TREE: np.frombuffer(text, np.uint8)})
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"name": "n"}', b"\xff"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from([f.name for f in fields(Outer)]), JSON))
+def test_whatever_an_entry_says_it_is_this_dataclass_or_refused(changes):
+    arrays = packed(EXAMPLE)
+    text = json.dumps({**json.loads(arrays[TREE].tobytes()), **changes}).encode()
+    try:
+        back = unpacked(Outer, {**arrays, TREE: np.frombuffer(text, np.uint8)})
+    except (KeyError, ValueError, TypeError):
+        return
+    assert bits(unpacked(Outer, packed(back))) == bits(back)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"name": "n"}', b"\xff", b"[" * 100_000])
 def test_what_is_no_entry_is_refused(text):
     with pytest.raises((KeyError, ValueError, TypeError)):
         unpacked(Outer, {TREE: np.frombuffer(text, np.uint8)})
