@@ -109,10 +109,11 @@ def test_errors_survive_the_way_between_processes():
 
 
 SLEEPER = """
-import sys
+import signal, sys
 from tests.pipeline.test_processes import load, odd
 from ssmtool.cli import run
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     run._invoke = lambda args: odd(load(args[0]), ["sleep", "sleep"], args[1])
     sys.exit(run.run(sys.argv[1:]))
 """
