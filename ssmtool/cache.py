@@ -17,14 +17,16 @@ import secrets
 import stat
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 MAGIC = b"ssmtool result 1\n"
 """Starts every entry; the number is the version of the format."""
+
+T = TypeVar("T")
 
 _DTYPE = re.compile(r"\|b1|\|[iu]1|<[iu][248]|<f[248]|<c(8|16)")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +57,23 @@ class Cache:
         path = self._path(key)
         data = None if path is None else _content(path)
         return None if data is None else _decoded(data, key)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept at all; where not, nobody need make a key."""
+        return self.folder is not None
+
+    def recall(self, key: str, read: Callable[[dict[str, np.ndarray]], T]) -> T | None:
+        """What `read` makes of the arrays under a key; None without any.
+
+        An entry is what its key says only if nobody else wrote it: what `read` refuses with KeyError, ValueError,
+        TypeError or OverflowError is as good as none.
+        """
+        arrays = self.get(key)
+        try:
+            return None if arrays is None else read(arrays)
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays under a key, at once or not at all; a folder that cannot be written keeps nothing.

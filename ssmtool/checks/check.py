@@ -10,11 +10,12 @@ from ssmtool.checks.findings import Check, CheckedModel, Finding, Outcome, Statu
 from ssmtool.checks.measure import Found, measured, recalled, rule_module
 from ssmtool.checks.policy import Entry, Policy
 from ssmtool.checks.rules._contract import Measurement, Unmeasured
-from ssmtool.checks.subject import Bench, Step
+from ssmtool.checks.subject import Bench
 from ssmtool.checks.words import outcome_text
 from ssmtool.errors import UsageError
 from ssmtool.pipeline.engines import local
 from ssmtool.pipeline.model import matching
+from ssmtool.pipeline.steps import Step, no_step
 
 if TYPE_CHECKING:
     from ssmtool.cache import Cache
@@ -36,7 +37,7 @@ def check(
     baseline: Baseline | None = None,
     device: str = "auto",
     engine: Engine | None = None,
-    step: Step = lambda label, done, total, unit: None,
+    step: Step = no_step,
 ) -> Check:
     """Check models against a policy.
 

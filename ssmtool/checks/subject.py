@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from ssmtool.lti.systems import System
     from ssmtool.pipeline.engines._contract import Engine
     from ssmtool.pipeline.model import Model
+    from ssmtool.pipeline.steps import Step
     from ssmtool.pipeline.tokens import TokenSource
     from ssmtool.selective.spectrum import CalibratedSpectrum
-
-Step = Callable[[str, int, int, str], None]
 
 
 class Bench:

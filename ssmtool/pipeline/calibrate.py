@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssmtool.pipeline.stages import Arrays, Stage, Stages
+from ssmtool.pipeline.packing import prefixed, without_prefix
+from ssmtool.pipeline.stages import NOWHERE, Arrays, Stages
 from ssmtool.selective.forward import forward
 from ssmtool.selective.language import LanguageModel, Runner, replacing
 from ssmtool.selective.mixers import Mixer
@@ -29,7 +30,7 @@ def calibrate(
     tokens: np.ndarray,
     *,
     batch: int = BATCH,
-    stages: Stages | None = None,
+    stages: Stages = NOWHERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, tuple[Calibration, ...]]:
     """Moments of every mixer of `mixers` on `tokens`; memory does not grow with their number.
@@ -45,8 +46,8 @@ def calibrate(
     Raises:
         CalibrationError: states or outputs that are not finite.
     """
-    stage = Stage(None, "") if stages is None else stages.stage("calibration", list(mixers), batch)
-    begin, gathered = _restored(mixers, tokens, stage.find())
+    stage = stages.stage("calibration", list(mixers), batch)
+    begin, gathered = stage.recall_sums(len(tokens), partial(_restored, mixers, tokens)) or (0, _begun(mixers, tokens))
     # A model run by other code must stay as it is; our own need not compute the same thing twice.
     own = isinstance(runner, LanguageModel)
 
@@ -65,36 +66,32 @@ def calibrate(
     for start in range(begin, len(tokens), batch):
         runner.logits(as_tokens(tokens[start : start + batch], mixers), visit)
         done = min(start + batch, len(tokens))
-        (stage.keep if done == len(tokens) else stage.keep_sometimes)(partial(_sums, gathered, done))
+        stage.keep_sums(done, len(tokens), partial(_sums, gathered))
         progress(done, len(tokens))
     return {name: tuple(s.result() for s in parts) for name, parts in gathered.items()}
 
 
-def _sums(gathered: Gathered, done: int) -> Arrays:
-    """All sums after `done` sequences, as `_restored` takes them."""
-    found = {"done": np.array(done)}
+def _begun(mixers: Mixers, tokens: np.ndarray) -> Gathered:
+    """No sums yet."""
+    return {name: [Statistics(m, stride=_stride(m, tokens)) for m in parts] for name, parts in mixers.items()}
+
+
+def _sums(gathered: Gathered) -> Arrays:
+    """All sums so far, as `_restored` takes them."""
+    found: Arrays = {}
     for name, parts in gathered.items():
         for k, statistics in enumerate(parts):
-            found |= {f"{name} {k} {what}": array for what, array in statistics.sums().items()}
+            found |= prefixed(f"{name} {k}", statistics.sums())
     return found
 
 
-def _restored(mixers: Mixers, tokens: np.ndarray, kept: Arrays | None) -> tuple[int, Gathered]:
-    """Sequences that were summed before, and their sums; 0 for an entry that is not of these layers and tokens."""
-    gathered = {name: [Statistics(m, stride=_stride(m, tokens)) for m in parts] for name, parts in mixers.items()}
-    if kept is None:
-        return 0, gathered
-    try:
-        done = int(kept["done"].item())
-        if not 0 < done <= len(tokens):
-            raise ValueError("not of these tokens")
-        for name, parts in gathered.items():
-            for k, statistics in enumerate(parts):
-                start = f"{name} {k} "
-                statistics.restore({key[len(start) :]: a for key, a in kept.items() if key.startswith(start)})
-    except (KeyError, ValueError, TypeError):
-        return _restored(mixers, tokens, None)
-    return done, gathered
+def _restored(mixers: Mixers, tokens: np.ndarray, sums: Arrays) -> Gathered:
+    """Statistics that go on from `sums`. Raises KeyError, ValueError: they are not of these layers."""
+    gathered = _begun(mixers, tokens)
+    for name, parts in gathered.items():
+        for k, statistics in enumerate(parts):
+            statistics.restore(without_prefix(f"{name} {k}", sums))
+    return gathered
 
 
 def _stride(mixer: Mixer, tokens: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,20 +22,14 @@ from ssmtool.pipeline.engines._contract import Engine
 from ssmtool.pipeline.kept_sections import KeptSections
 from ssmtool.pipeline.layerwise import layerwise
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.section_rows import RowsWork, with_rows
+from ssmtool.pipeline.section_rows import ANALYSES, RowsWork, with_rows
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.forward import forward
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.selective.mixers import Mixer, to_torch
 
-ANALYSES = "ssmtool.analyses"
 SEQUENCES, LENGTH, BATCH = 64, 256, 8  # of the tokens given, at most; sequences at a time
-
-Step = Callable[[str, int, int, str], None]
-
-
-def _no_step(label: str, done: int, total: int, unit: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def diagnose(
     tokens: Tokens | None = None,
     cache: Cache | None = None,
     engine: Engine | None = None,
-    step: Step = _no_step,
+    step: Step = no_step,
 ) -> Diagnosis:
     """Run analyses on a model, one layer's weights in memory at a time and one batch of tokens.
 

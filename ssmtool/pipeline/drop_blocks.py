@@ -22,7 +22,7 @@ from ssmtool.pipeline.compress import default_output
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.projected import STATES
 from ssmtool.pipeline.runner import stack_of
-from ssmtool.pipeline.selective_hsv import Step, no_step
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.shown import markdown

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ssmtool.fitting import Fit
+from ssmtool.pipeline.packing import packed, prefixed, unpacked, without_prefix
 from ssmtool.pipeline.stages import Arrays
 from ssmtool.selective.mixers import Mixer
 
@@ -15,35 +15,29 @@ Parts = dict[str, tuple[Mixer, ...]]
 
 
 def fit_arrays(mixers: Parts, fit: Fit) -> Arrays:
-    """Mixers of the runner and how well they fit, as `kept_fit` takes them."""
-    found = {"fit": np.array([fit.before, fit.after, fit.steps], dtype=np.float64)}
+    """Mixers of the runner and how well they fit, as `fit_of` takes them."""
+    found = prefixed("fit", packed(fit))
     for name, parts in mixers.items():
         for k, mixer in enumerate(parts):
             tensors = {key: value for key, value in vars(mixer).items() if isinstance(value, torch.Tensor)}
-            found |= {f"{name} {k} {key}": tensor.detach().cpu().numpy() for key, tensor in tensors.items()}
+            found |= prefixed(f"{name} {k}", {key: tensor.detach().cpu().numpy() for key, tensor in tensors.items()})
     return found
 
 
-def kept_fit(before: Parts, found: Arrays | None) -> tuple[Parts, Fit] | None:
-    """Mixers like `before` with the tensors that were kept; None where these are not of such mixers."""
-    if found is None:
-        return None
-    mixers: Parts = {}
-    try:
-        for name, parts in before.items():
-            mixers[name] = tuple(_with(mixer, found, f"{name} {k} ") for k, mixer in enumerate(parts))
-        first, last, steps = found["fit"].tolist()
-        return mixers, Fit(first, last, int(steps))
-    except (KeyError, ValueError):
-        return None
+def fit_of(before: Parts, found: Arrays) -> tuple[Parts, Fit]:
+    """Mixers like `before` with the tensors that were kept. Raises as `unpacked` what is nothing of the kind."""
+    mixers = {
+        name: tuple(_with(mixer, without_prefix(f"{name} {k}", found)) for k, mixer in enumerate(parts))
+        for name, parts in before.items()
+    }
+    return mixers, unpacked(Fit, without_prefix("fit", found))
 
 
-def _with(mixer: Mixer, found: Arrays, start: str) -> Mixer:
+def _with(mixer: Mixer, found: Arrays) -> Mixer:
     tensors = {}
     for key, value in vars(mixer).items():
         if isinstance(value, torch.Tensor):
-            array = found[start + key]
-            if array.shape != tuple(value.shape):
+            if found[key].shape != tuple(value.shape):
                 raise ValueError(f"{key} is not of this mixer")
-            tensors[key] = torch.as_tensor(array).to(value)
+            tensors[key] = torch.as_tensor(found[key]).to(value)
     return replace(mixer, **tensors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from glob import escape
 from typing import Any
 
@@ -19,14 +20,13 @@ from ssmtool.pipeline.model import LayerProgress, Model
 from ssmtool.pipeline.packing import packed, unpacked
 from ssmtool.pipeline.pairing import check_rest, record_of, recorded_bounds
 from ssmtool.pipeline.scans import floor_share, resolved, scan_seconds
-from ssmtool.pipeline.signals import generated
+from ssmtool.pipeline.signals import LENGTH, SEED, generated
 from ssmtool.pipeline.validate import validate
 from ssmtool.pipeline.validation import LayerValidation, Validation
 from ssmtool.sources import version_of
 
 VERSION = 1
 SOURCES = ("ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool.pipeline", "ssmtool_kernels")
-LENGTH, SEED = 1024, 0  # of the inputs
 _MEASURED = ("seconds_original", "seconds_reduced", "floor_original", "floor_reduced")  # and never kept
 
 
@@ -54,12 +54,10 @@ def kept_validation(
     record = record_of(model, reduced)
     bounds = recorded_bounds(model, reduced)
     check_rest(model, reduced, bool(bounds))
-    keys = (
-        {} if cache.folder is None else {a.name: _key(model, reduced, a, b, record, running, target) for a, b in pairs}
-    )
+    keys = {a.name: _key(model, reduced, a, b, record, running, target) for a, b in pairs} if cache.keeps else {}
     found: dict[str, LayerValidation] = {}
     for layer, partner in pairs:
-        known = _known(cache.get(keys[layer.name]), layer) if keys else None
+        known = cache.recall(keys[layer.name], partial(_known, layer)) if keys else None
         if known is not None:
             found[layer.name] = _timed(known, model, reduced, layer, partner, target, running)
             progress(layer, 1, 1)
@@ -98,15 +96,10 @@ def _key(
     )  # fmt: skip
 
 
-def _known(arrays: Mapping[str, Any] | None, layer: Layer) -> LayerValidation | None:
-    """What was kept, without times; None if it is nothing of this kind."""
-    if arrays is None:
-        return None
+def _known(layer: Layer, arrays: Mapping[str, Any]) -> LayerValidation:
+    """What was kept, without times. Raises KeyError, ValueError, TypeError: it is nothing of this kind."""
     nothing: dict[str, Any] = {"seconds_original": 0.0, "seconds_reduced": 0.0}
-    try:
-        return unpacked(LayerValidation, arrays, name=layer.name, **nothing, floor_original=None, floor_reduced=None)
-    except (KeyError, ValueError, TypeError):
-        return None
+    return unpacked(LayerValidation, arrays, name=layer.name, **nothing, floor_original=None, floor_reduced=None)
 
 
 def _timed(

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ssmtool.errors import MismatchError, UsageError
 from ssmtool.pipeline.generate import Memories, advance
-from ssmtool.pipeline.stages import Arrays, Stage
+from ssmtool.pipeline.stages import NOWHERE, Arrays, Stages
 from ssmtool.selective.language import LanguageModel, Runner
 
 LOGITS = 1 << 27  # numbers of one batch of logits, at most: half a gigabyte in float32
@@ -73,7 +72,7 @@ def compare(
     tokens: np.ndarray,
     *,
     batch: int | None = None,
-    stage: Stage | None = None,
+    stages: Stages = NOWHERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LanguageComparison:
     """Run both models on the same sequences.
@@ -84,7 +83,7 @@ def compare(
         original, reduced: from `open_runner`.
         tokens: (S, L) integers, L > 1; the first token of a sequence is not predicted.
         batch: sequences at a time; by default as many as keep the logits small.
-        stage: of these models and tokens: where sums are kept, and found again.
+        stages: of these models and tokens: where sums are kept, and found again.
         progress: called with (sequences done, sequences).
 
     Raises:
@@ -97,32 +96,23 @@ def compare(
     if length < 2 or count < 1:
         raise UsageError(f"{count} sequences of {length} tokens have no next token to predict")
     size = batch or max(1, min(BATCH, LOGITS // (length * original.vocabulary)))
-    stage = stage or Stage(None, "")
-    begin, sums = _restored(stage.find(), count)
+    stage = stages.stage("comparison")
+    begin, sums = stage.recall_sums(count, _restored) or (0, np.zeros(4))
     for start in range(begin, count, size):
         part = torch.from_numpy(tokens[start : start + size].astype(np.int64))
         first, second = (runner.logits(part.to(device_of(runner)))[:, :-1] for runner in (original, reduced))
         sums += _sums(first.flatten(0, 1), second.flatten(0, 1), part[:, 1:].flatten().to(first.device))
         done = min(start + size, count)
-        (stage.keep if done == count else stage.keep_sometimes)(partial(_kept, done, sums.copy()))
+        stage.keep_sums(done, count, lambda sums=sums: {"sums": sums})
         progress(done, count)
     predictions = count * (length - 1)
     loss, other, kl, same = sums / predictions
     return LanguageComparison(predictions, float(loss), float(other), float(kl), float(same))
 
 
-def _kept(done: int, sums: np.ndarray) -> Arrays:
-    """Sums over the first sequences, as `_restored` takes them."""
-    return {"done": np.array(done), "sums": sums}
-
-
-def _restored(kept: Arrays | None, count: int) -> tuple[int, np.ndarray]:
-    """Sequences that were summed before, and their sums; 0 for an entry that is nothing of the kind."""
-    if kept is not None and kept.keys() == {"done", "sums"} and kept["done"].size == 1 and kept["sums"].shape == (4,):
-        done = int(kept["done"].item())
-        if 0 < done <= count:
-            return done, kept["sums"]
-    return 0, np.zeros(4)
+def _restored(kept: Arrays) -> np.ndarray:
+    """The sums of `_sums` that were kept. Raises KeyError, ValueError: they are none."""
+    return kept["sums"].reshape(4)
 
 
 def _sums(first: Tensor, second: Tensor, targets: Tensor) -> np.ndarray:

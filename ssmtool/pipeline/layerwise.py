@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ssmtool.cache import Cache
 from ssmtool.families._contract import Layer
-from ssmtool.pipeline.engines._contract import Arrays, Engine, Task, Work
+from ssmtool.pipeline.engines._contract import Engine, Task, Work
 
 if TYPE_CHECKING:
     from ssmtool.pipeline.model import LayerProgress, Model
@@ -43,8 +44,7 @@ def layerwise(
     def unknown() -> Iterator[tuple[int, Task]]:
         for number, layer in enumerate(layers):
             task = Task(layer, work(number), model.content(layer))
-            arrays = cache.get(task.work.key(task.content))
-            result = None if arrays is None else _result(task, arrays)
+            result = cache.recall(task.work.key(task.content), partial(task.work.result, layer))
             if result is None:
                 given[number] = task
                 yield number, task
@@ -59,11 +59,3 @@ def layerwise(
             cache.put(task.work.key(task.content), arrays)
             results[number] = task.work.result(task.layer, arrays)
     return results
-
-
-def _result(task: Task, arrays: Arrays) -> Any | None:
-    """What an entry says; None if it is not a result of this work, whoever wrote it."""
-    try:
-        return task.work.result(task.layer, arrays)
-    except (KeyError, ValueError, TypeError):
-        return None

@@ -60,17 +60,25 @@ def refined_layers(record: Mapping[str, Any]) -> set[str]:
     return {str(row.get("name")) for row in rows if isinstance(row, dict) and row.get("refined") is True}
 
 
+def recorded(reduced: Model) -> dict[str, Any]:
+    """What `compress` wrote into a checkpoint, whatever it was made from; {} where nothing can be read."""
+    try:
+        record = json.loads(reduced.checkpoint.metadata["ssmtool"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def record_of(original: Model, reduced: Model) -> dict[str, Any]:
     """What the reduced checkpoint says of how it was made, {} where it says nothing of the kind.
 
     Raises:
         MismatchError: it was made from another checkpoint.
     """
-    try:
-        record = json.loads(reduced.checkpoint.metadata["ssmtool"])
-        source = str(record["source_sha256"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    record = recorded(reduced)
+    if "source_sha256" not in record:
         return {}
+    source = str(record["source_sha256"])
     if source != original.checkpoint.sha256():
         raise MismatchError(
             f"the reduced checkpoint was made from another one (sha256 {source[:12]}…)",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from typing import Any
@@ -21,7 +20,7 @@ from ssmtool.pipeline.layerwise import layerwise
 from ssmtool.pipeline.look import LookWork, counterpart
 from ssmtool.pipeline.measured_ranks import Measured, measured_ranks
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.pairing import partners
+from ssmtool.pipeline.pairing import partners, recorded
 from ssmtool.pipeline.partner import Partner, validated
 from ssmtool.pipeline.reduction_work import layout
 from ssmtool.pipeline.runner import open_runner
@@ -29,6 +28,7 @@ from ssmtool.pipeline.samples import Poles, Responses
 from ssmtool.pipeline.selective_hsv import LayerCalibration, calibrated_hsv, static_hsv
 from ssmtool.pipeline.selective_validate import validate_selective
 from ssmtool.pipeline.selective_validation import SelectiveValidation
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.tokens import Tokens, TokenSource, read_tokens
 from ssmtool.pipeline.validation import Validation
@@ -36,12 +36,6 @@ from ssmtool.selective.language import Runner
 
 POSITIONS = 256  # of the slider, at most
 PARTS = ("spectra", "poles", "responses", "sizes", "diagnosis", "comparison")
-
-Step = Callable[[str, int, int, str], None]
-
-
-def _no_step(label: str, done: int, total: int, unit: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ def portrait(
     backend: str = "auto",
     cache: Cache | None = None,
     jobs: int = 1,
-    step: Step = _no_step,
+    step: Step = no_step,
 ) -> Portrait:
     """Look at a model from all sides, one layer's weights in memory at a time.
 
@@ -259,12 +253,3 @@ def rank_positions(most: int) -> list[int]:
     if most <= POSITIONS:
         return list(range(1, most + 1))
     return sorted({int(r) for r in np.geomspace(1, most, POSITIONS).round()} | {most})
-
-
-def recorded(reduced: Model) -> dict[str, Any]:
-    """The record `compress` left in a checkpoint, {} where there is none that can be read."""
-    try:
-        record = json.loads(reduced.checkpoint.metadata["ssmtool"])
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from ssmtool.pipeline.neutral_tensors import neutral_tensors, side_by_side
 from ssmtool.pipeline.numbers import read_numbers
 from ssmtool.pipeline.realisation import RECORD, LayerRealisation, Realised, record
 from ssmtool.pipeline.realise_one import AAK_MOST, METHODS, MOST, Candidate, Solver, best_of
+from ssmtool.pipeline.steps import Step
 from ssmtool.reductions._contract import Target
 
-Step = Callable[[str, int, int, str], None]
 DTYPES = {"float32": "F32", "float64": "F64"}
 
 

@@ -20,9 +20,10 @@ from ssmtool.pipeline.compress import default_output
 from ssmtool.pipeline.model import Model, family_of
 from ssmtool.pipeline.projected import projected_config, projected_files, projected_tensors
 from ssmtool.pipeline.selective_compression import SelectiveCompression, provenance, selective_card
-from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
+from ssmtool.pipeline.selective_hsv import on_runner, selected
 from ssmtool.pipeline.selective_layers import Parts, measured, refitted, shrunk, stock_tensors
-from ssmtool.pipeline.stages import Stages
+from ssmtool.pipeline.stages import Stages, ran_by
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.storage import layer_bytes
 from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.pipeline.tokens import Tokens
@@ -93,7 +94,7 @@ def compress_selective(
         digest = stack.enter_context(ThreadPoolExecutor(1)).submit(model.checkpoint.sha256)
         mixers: Parts = {layer.name: model.mixers(layer) for layer in chosen}
         running = on_runner(mixers, runner)
-        stages = Stages(cache, model, runner, tokens.array)
+        stages = Stages(cache, ran_by(runner), (model,), tokens.array)
         moments = calibrate(
             runner,
             running,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,11 @@ from ssmtool.cache import Cache
 from ssmtool.errors import FamilyError
 from ssmtool.families._contract import Layer
 from ssmtool.pipeline.model import Model
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.tokens import Tokens
 from ssmtool.selective.language import Runner
 from ssmtool.selective.mixers import Mixer, to_torch
 from ssmtool.selective.spectrum import CalibratedSpectrum, calibrated_spectrum, static_values
-
-Step = Callable[[str, int, int, str], None]
-
-
-def no_step(label: str, done: int, total: int, unit: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def calibrated_hsv(
         CalibrationError: too few tokens for the states, or values that are not finite.
     """
     from ssmtool.pipeline.calibrate import calibrate
-    from ssmtool.pipeline.stages import Stages
+    from ssmtool.pipeline.stages import Stages, ran_by
 
     chosen = selected(model, layers)
     mixers = {layer.name: model.mixers(layer) for layer in chosen}
@@ -107,7 +102,7 @@ def calibrated_hsv(
         runner,
         on_runner(mixers, runner),
         tokens.array,
-        stages=Stages(cache, model, runner, tokens.array),
+        stages=Stages(cache, ran_by(runner), (model,), tokens.array),
         progress=lambda done, total: step("calibrating", done, total, "sequences"),
     )
     rows = []

@@ -11,11 +11,12 @@ import torch
 from ssmtool.families._contract import Layer
 from ssmtool.fitting import Fit
 from ssmtool.pipeline.calibrate import BATCH, as_tokens, streams
-from ssmtool.pipeline.kept_fits import fit_arrays, kept_fit
+from ssmtool.pipeline.kept_fits import fit_arrays, fit_of
 from ssmtool.pipeline.model import Model, family_of
 from ssmtool.pipeline.selective_compression import SelectiveReduction
-from ssmtool.pipeline.selective_hsv import Step, on_runner
+from ssmtool.pipeline.selective_hsv import on_runner
 from ssmtool.pipeline.stages import Stages
+from ssmtool.pipeline.steps import Step
 from ssmtool.pipeline.storage import Tensors
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.distil import distil
@@ -81,7 +82,7 @@ def refitted(
         if name not in start:
             continue
         stage = stages.stage("refit", name, *asked)
-        known = kept_fit({name: start[name]}, stage.find())
+        known = stage.recall(partial(fit_of, {name: start[name]}))
         if known is not None:
             done[name], fits[name] = known[0][name], known[1]
             step(name, fits[name].steps, fits[name].steps, "refit steps")
@@ -96,7 +97,7 @@ def refitted(
         stage.keep(partial(fit_arrays, {name: done[name]}, fits[name]))
     if options.last != 0 and (options.last or options.steps > 1):
         stage = stages.stage("distillation", *asked)
-        known = kept_fit(done, stage.find())
+        known = stage.recall(partial(fit_of, done))
         if known is None:
             known = distil(
                 runner,

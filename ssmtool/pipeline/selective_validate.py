@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, fields
 from functools import partial
 
@@ -20,10 +19,11 @@ from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.pairing import check_rest, partners, record_of
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.scans import resolved
-from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner, selected
+from ssmtool.pipeline.selective_hsv import on_runner, selected
 from ssmtool.pipeline.selective_scans import ScanCheck, check_scans
 from ssmtool.pipeline.selective_validation import LayerDifference, Limits, SelectiveValidation
-from ssmtool.pipeline.stages import Arrays, Stage, Stages
+from ssmtool.pipeline.stages import Arrays, Stage, Stages, ran_by
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.tokens import TokenSource, read_tokens, spread_rows
 from ssmtool.selective.language import LanguageModel, Runner
 from ssmtool.selective.measure import Difference
@@ -86,9 +86,9 @@ def _validate(
     check_rest(original, reduced, predicted is not None)
     before, after = open_runner(original, device), open_runner(reduced, device)
     tokens = read_tokens(source, original, before, cache=cache)
-    stages = Stages(cache, original, before, *_other(cache, reduced), tokens.array, backend)
+    stages = Stages(cache, ran_by(before), (original, reduced), tokens.array, backend)
     language = compare(
-        before, after, tokens.array, stage=stages.stage("comparison"),
+        before, after, tokens.array, stages=stages,
         progress=lambda done, total: step("predicting", done, total, "sequences"),
     )  # fmt: skip
     rows = spread_rows(tokens.array, MEASURED)
@@ -150,7 +150,9 @@ def _differences(
 
     Sums are kept. The first batch is run whatever was kept: times are of now.
     """
-    begin, differences = _restored(stage.find(), [layer.name for layer, _ in pairs], len(rows))
+    names = [layer.name for layer, _ in pairs]
+    kept = stage.recall_sums(len(rows), partial(_restored, names))
+    begin, differences = kept or (0, {name: Difference() for name in names})
     start = 0
     first = on_runner({layer.name: original.mixers(layer) for layer, _ in pairs}, runner)
     second = on_runner({layer.name: reduced.mixers(partner) for layer, partner in pairs}, runner)
@@ -173,33 +175,15 @@ def _differences(
         runner.logits(part.to(device_of(runner)), visit)
         done = max(begin, min(start + BATCH, len(rows)))
         if done > begin:
-            (stage.keep if done == len(rows) else stage.keep_sometimes)(partial(_kept, done, differences))
+            stage.keep_sums(done, len(rows), lambda: {"sums": np.array([astuple(s) for s in differences.values()])})
         progress(done, len(rows))
     return list(differences.values()), [checks[name] for name in differences]
 
 
-def _kept(done: int, differences: Mapping[str, Difference]) -> Arrays:
-    """Sums over the first sequences, as `_restored` takes them."""
-    return {"done": np.array(done), "sums": np.array([astuple(sums) for sums in differences.values()])}
-
-
-def _restored(kept: Arrays | None, names: Sequence[str], count: int) -> tuple[int, dict[str, Difference]]:
-    """Sequences that were summed before, and the sums by layer; 0 for an entry that is nothing of the kind."""
-    shape = (len(names), len(fields(Difference)))
-    if kept is not None and kept.keys() == {"done", "sums"} and kept["done"].size == 1 and kept["sums"].shape == shape:
-        done = int(kept["done"].item())
-        if 0 < done <= count:
-            return done, {name: Difference(*row.tolist()) for name, row in zip(names, kept["sums"], strict=True)}
-    return 0, {name: Difference() for name in names}
-
-
-def _other(cache: Cache | None, reduced: Model) -> tuple[str, ...]:
-    """What the reduced model is, for a key."""
-    if cache is None or cache.folder is None:
-        return ()
-    content = reduced.checkpoint.sha256()
-    reduced.checkpoint.check_unchanged()
-    return content, json.dumps(reduced.checkpoint.config, sort_keys=True)
+def _restored(names: Sequence[str], kept: Arrays) -> dict[str, Difference]:
+    """The sums by layer that were kept. Raises KeyError, ValueError: they are not of these layers."""
+    rows = kept["sums"].reshape(len(names), len(fields(Difference))).tolist()
+    return {name: Difference(*row) for name, row in zip(names, rows, strict=True)}
 
 
 def state_bytes(model: Model) -> int:

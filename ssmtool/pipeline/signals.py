@@ -10,6 +10,8 @@ from ssmtool.checkpoint.arrays import read_array
 from ssmtool.errors import CheckpointError, UsageError
 from ssmtool.families._contract import Layer
 
+LENGTH, SEED = 1024, 0  # of generated inputs, by default
+
 
 def read_inputs(path: Path) -> tuple[str, np.ndarray]:
     """Name and content (sequences, L, channels) float64 of an input file. Raises CheckpointError."""

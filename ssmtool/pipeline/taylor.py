@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmtool.pipeline.calibrate import as_tokens
-from ssmtool.pipeline.selective_hsv import Step
-from ssmtool.pipeline.stages import Arrays, Stage, Stages
+from ssmtool.pipeline.stages import NOWHERE, Arrays, Stages
+from ssmtool.pipeline.steps import Step
 from ssmtool.selective.language import Runner, sum_of
 from ssmtool.selective.mixers import DiagonalMixer, Mixer
 
 BATCH = 4
 
+Shapes = Mapping[str, list[tuple[int, int]]]
 Totals = dict[str, list[Tensor]]
 
 
@@ -27,7 +28,7 @@ def taylor_scores(
     mixers: Mapping[str, tuple[Mixer, ...]],
     tokens: np.ndarray,
     step: Step,
-    stages: Stages | None = None,
+    stages: Stages = NOWHERE,
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """|dL / dm| of a factor m = 1 on every state's C, mean over batches: what removing the state would change.
 
@@ -45,8 +46,8 @@ def taylor_scores(
         (G, N) scores per mixer, by layer name.
     """
     shapes = {name: [(m.groups, m.states) for m in parts] for name, parts in mixers.items()}
-    stage = Stage(None, "") if stages is None else stages.stage("taylor", list(mixers))
-    begin, totals = _restored(shapes, stage.find(), len(tokens))
+    stage = stages.stage("taylor", list(mixers))
+    begin, totals = stage.recall_sums(len(tokens), partial(_restored, shapes)) or (0, _begun(shapes))
     for start in range(begin, len(tokens), BATCH):
         batch = as_tokens(tokens[start : start + BATCH], mixers)
         masks: dict[str, list[Tensor]] = {}
@@ -67,29 +68,27 @@ def taylor_scores(
             for k in range(len(parts)):
                 totals[name][k] += next(gradients).abs().cpu().double()
         done = min(start + BATCH, len(tokens))
-        (stage.keep if done == len(tokens) else stage.keep_sometimes)(partial(_sums, totals, done))
+        stage.keep_sums(done, len(tokens), partial(_sums, totals))
         step("Taylor scores", done, len(tokens), "sequences")
     return {name: tuple(total.numpy() for total in parts) for name, parts in totals.items()}
 
 
-def _sums(totals: Totals, done: int) -> Arrays:
-    """All sums after `done` sequences."""
-    found = {f"{name} {k}": total.numpy() for name, parts in totals.items() for k, total in enumerate(parts)}
-    return {**found, "done": np.array(done)}
+def _begun(shapes: Shapes) -> Totals:
+    """No sums yet."""
+    return {name: [torch.zeros(shape, dtype=torch.float64) for shape in parts] for name, parts in shapes.items()}
 
 
-def _restored(shapes: Mapping[str, list[tuple[int, int]]], kept: Arrays | None, sequences: int) -> tuple[int, Totals]:
-    """Sequences that were summed before, and their sums; 0 for an entry that is not of these layers and tokens."""
-    if kept is not None:
-        names = {f"{name} {k}": shape for name, parts in shapes.items() for k, shape in enumerate(parts)}
-        sound = all(key in kept and kept[key].shape == shape for key, shape in names.items())
-        done = int(kept["done"].item()) if sound and "done" in kept and kept["done"].size == 1 else 0
-        if 0 < done <= sequences:
-            return done, {
-                name: [torch.as_tensor(kept[f"{name} {k}"], dtype=torch.float64) for k in range(len(parts))]
-                for name, parts in shapes.items()
-            }
-    return 0, {name: [torch.zeros(shape, dtype=torch.float64) for shape in parts] for name, parts in shapes.items()}
+def _sums(totals: Totals) -> Arrays:
+    """All sums so far."""
+    return {f"{name} {k}": total.numpy() for name, parts in totals.items() for k, total in enumerate(parts)}
+
+
+def _restored(shapes: Shapes, sums: Arrays) -> Totals:
+    """The sums that were kept. Raises KeyError, ValueError: they are not of these layers."""
+    return {
+        name: [torch.as_tensor(sums[f"{name} {k}"]).reshape(shape).double() for k, shape in enumerate(parts)]
+        for name, parts in shapes.items()
+    }
 
 
 def _masked(mixer: Mixer, mask: Tensor) -> Mixer:

@@ -231,12 +231,13 @@ def _refused(path: Path, what: str) -> Iterator[None]:
 
 def _kept_sample(source: TokenSource, model: Model, runner: Runner, cache: Cache | None) -> np.ndarray:
     """What the model draws, which takes longer than anything that is measured on it."""
-    from ssmtool.pipeline.stages import Stages
+    from ssmtool.pipeline.stages import Stages, ran_by
 
     drawn = ("sampled", source.sampled, source.length, source.seed)
-    stage = Stages(cache, model, runner).stage(*drawn)
-    kept = (stage.find() or {}).get("tokens")
-    if kept is not None and kept.shape == (source.sampled, source.length) and kept.dtype == np.int64:
+    stage = Stages(cache, ran_by(runner), (model,)).stage(*drawn)
+    shape = (source.sampled or 0, source.length)
+    kept = stage.recall(lambda arrays: arrays["tokens"].reshape(shape).astype(np.int64))
+    if kept is not None:
         return kept
     array = _sampled(source, model, runner)
     stage.keep(lambda: {"tokens": array})

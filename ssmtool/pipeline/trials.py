@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmtool.cache import Cache, digest
+from ssmtool.cache import Cache
 from ssmtool.errors import CalibrationError
 from ssmtool.lti.devices import device_kind
 from ssmtool.pipeline.allocation import AllocateOptions
 from ssmtool.pipeline.cuts import Cuts
 from ssmtool.pipeline.refine import distance, run
+from ssmtool.pipeline.stages import Stages
 from ssmtool.pipeline.workbench import Workbench
-from ssmtool.sources import version_of
 
-VERSION = 1
-SOURCES = (
-    *("ssmtool.checkpoint", "ssmtool.families", "ssmtool.lti", "ssmtool.reductions", "ssmtool.pipeline"),
-    *("ssmtool.reference", "ssmtool_kernels"),
-)
 _BATCH = 128  # sequences at a time
 
 
@@ -48,14 +42,9 @@ class Trials:
         self.labels = None if options.labels is None else _fitting(options.labels, self.wanted)
         self.divergence = options.outputs == "classes" or self.labels is not None
         self.variance = None if self.divergence else self.wanted.double().var().item()
-        self._cache = None if bench.build is not None or cache is None or cache.folder is None else cache
-        self._base: tuple[Any, ...] = ()
-        if self._cache is not None:
-            checkpoint = bench.model.checkpoint
-            content = (checkpoint.sha256(), checkpoint.config)
-            checkpoint.check_unchanged()
-            judged = (bench.digest, options.labels, self.divergence)
-            self._base = (version_of(*SOURCES), content, judged, vars(cuts.how), device_kind(cuts.device))
+        code = ("reference", device_kind(cuts.device)) if bench.build is None else None
+        judged = (bench.digest, options.labels, self.divergence)
+        self._stages = Stages(cache, code, (bench.model,), judged, vars(cuts.how))
 
     def outputs(self, ranks: Mapping[str, np.ndarray], chosen: slice) -> Tensor:
         """The model's outputs on the chosen sequences with these layers cut and all others whole."""
@@ -66,40 +55,44 @@ class Trials:
     def error(self, ranks: Mapping[str, np.ndarray], chosen: slice) -> float:
         """Divergence or relative mean square of the outputs from the original's."""
 
-        def measured() -> list[float]:
+        def measured() -> tuple[float, ...]:
             out = self.outputs(ranks, chosen)
-            return [distance(out.double(), self.wanted[chosen].double(), self.variance).item()]
+            return (distance(out.double(), self.wanted[chosen].double(), self.variance).item(),)
 
-        return self._known("trial error", ranks, chosen, measured)[0]
+        (error,) = self._known("trial error", 1, ranks, chosen, measured)
+        return error
 
     def score(self, ranks: Mapping[str, np.ndarray], chosen: slice) -> tuple[float, float | None]:
         """What judges: (cross-entropy, accuracy) with labels, else (error, agreement with the original or None)."""
 
-        def measured() -> list[float]:
+        def measured() -> tuple[float, ...]:
             out, wanted = self.outputs(ranks, chosen).double(), self.wanted[chosen].double()
             if self.labels is not None:
                 labels = self.labels[chosen]
                 right = (out.argmax(-1) == labels).double().mean().item()
-                return [F.cross_entropy(out.flatten(0, -2), labels.flatten()).item(), right]
+                return F.cross_entropy(out.flatten(0, -2), labels.flatten()).item(), right
             lost = distance(out, wanted, self.variance).item()
-            return [lost, (out.argmax(-1) == wanted.argmax(-1)).double().mean().item()]
+            return lost, (out.argmax(-1) == wanted.argmax(-1)).double().mean().item()
 
-        loss, right = self._known("trial score", ranks, chosen, measured)
+        loss, right = self._known("trial score", 2, ranks, chosen, measured)
         return loss, right if self.divergence else None
 
     def _known(
-        self, name: str, ranks: Mapping[str, np.ndarray], chosen: slice, measured: Callable[[], list[float]]
-    ) -> list[float]:
-        """Numbers that were kept, or that are measured and kept."""
-        if self._cache is None:
-            return measured()
+        self,
+        name: str,
+        count: int,
+        ranks: Mapping[str, np.ndarray],
+        chosen: slice,
+        measured: Callable[[], tuple[float, ...]],
+    ) -> tuple[float, ...]:
+        """So many numbers that were kept, or that are measured and kept."""
         cut = {layer: np.asarray(each, dtype=np.int64) for layer, each in ranks.items()}
-        key = digest(name, VERSION, *self._base, cut, (chosen.start, chosen.stop, chosen.step))
-        kept = (self._cache.get(key) or {}).get("numbers")
-        if kept is not None and kept.ndim == 1 and len(kept) == {"trial error": 1, "trial score": 2}[name]:
-            return kept.tolist()
+        stage = self._stages.stage(name, cut, (chosen.start, chosen.stop, chosen.step))
+        kept = stage.recall(lambda arrays: tuple(arrays["numbers"].reshape(count).tolist()))
+        if kept is not None:
+            return kept
         found = measured()
-        self._cache.put(key, {"numbers": np.array(found)})
+        stage.keep(lambda: {"numbers": np.array(found)})
         return found
 
     @property

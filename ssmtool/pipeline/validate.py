@@ -17,7 +17,7 @@ from ssmtool.lti.systems import DiagonalSystem
 from ssmtool.pipeline.model import LayerProgress, Model, linear
 from ssmtool.pipeline.pairing import check_rest, partners, record_of, recorded_bounds, refined_layers
 from ssmtool.pipeline.scans import LayerRun, floor_share, operation_of, resolved
-from ssmtool.pipeline.signals import fit_inputs, generated, read_inputs
+from ssmtool.pipeline.signals import LENGTH, SEED, fit_inputs, generated, read_inputs
 from ssmtool.pipeline.stable_parts import StableParts, stable_parts
 from ssmtool.pipeline.storage import storage_rounding
 from ssmtool.pipeline.validation import Agreement, InputResult, LayerValidation, Validation
@@ -29,11 +29,11 @@ def validate(
     original: Model,
     reduced: Model,
     *,
-    length: int = 1024,
+    length: int = LENGTH,
     inputs: str | Path | None = None,
     max_error: float | None = None,
     layers: Iterable[str] | None = None,
-    seed: int = 0,
+    seed: int = SEED,
     device: str = "auto",
     backend: str = "auto",
     progress: LayerProgress | None = None,

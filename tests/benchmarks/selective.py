@@ -16,9 +16,10 @@ import ssmtool
 from ssmtool.pipeline.calibrate import calibrate
 from ssmtool.pipeline.language import LanguageComparison, compare
 from ssmtool.pipeline.runner import with_mixers
-from ssmtool.pipeline.selective_hsv import no_step, on_runner
+from ssmtool.pipeline.selective_hsv import on_runner
 from ssmtool.pipeline.selective_layers import refitted, shrunk
-from ssmtool.pipeline.stages import Stages
+from ssmtool.pipeline.stages import NOWHERE
+from ssmtool.pipeline.steps import no_step
 from ssmtool.pipeline.taylor import taylor_scores
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.language import Runner
@@ -62,8 +63,7 @@ class Bench:
         small, _ = shrunk(self.mixers, self.moments, rank, export, how, self.scores, seed)
         if steps:
             options = RefitOptions(steps=steps)
-            nowhere = Stages(None, self.model, self.runner)
-            small, _ = refitted(self.runner, self.running, small, self.tokens, options, no_step, nowhere, ())
+            small, _ = refitted(self.runner, self.running, small, self.tokens, options, no_step, NOWHERE, ())
         seconds = time.perf_counter() - start
         smaller = with_mixers(self.runner, on_runner(small, self.runner))
         return Row(method, compare(self.runner, smaller, self.held_out), seconds)

@@ -14,6 +14,7 @@ from ssmtool.errors import MismatchError
 from ssmtool.pipeline.compress import compress
 from ssmtool.pipeline.model import load
 from ssmtool.pipeline.pairing import recorded_bounds
+from ssmtool.pipeline.portrait import portrait
 from ssmtool.pipeline.selective_validate import recorded_prediction
 from tests.pipeline.checkpoints import tiny, write_folder
 
@@ -55,6 +56,8 @@ def test_bounds_of_other_systems_are_not_taken(pair: tuple[Path, Path], bound: A
 @pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "7", '"x"', "{}", "[1]"])
 def test_no_record_is_no_error(pair: tuple[Path, Path], text: str) -> None:
     assert with_record(pair, text) == {}
+    found = portrait(load(pair[0]), load(pair[1]), parts=("comparison",), timings=False, device="cpu")
+    assert found.record == {}
 
 
 @pytest.mark.parametrize("source", [7, None, ["a"], "\x1b[2J", "0" * 64])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import ssmtool
 from ssmtool.cache import Cache
 from ssmtool.fitting import Fit
 from ssmtool.pipeline import selective_layers, stages
-from ssmtool.pipeline.kept_fits import fit_arrays, kept_fit
+from ssmtool.pipeline.kept_fits import fit_arrays, fit_of
 from ssmtool.pipeline.runner import open_runner
 from ssmtool.pipeline.selective_compress import compress_selective
 from ssmtool.pipeline.selective_hsv import CalibratedHsv, calibrated_hsv, on_runner
-from ssmtool.pipeline.stages import Stages
+from ssmtool.pipeline.stages import Stages, ran_by
 from ssmtool.pipeline.tokens import Tokens, TokenSource, read_tokens
 from ssmtool.selective.refit import RefitOptions
 from tests.pipeline.language_models import byte_model
@@ -151,18 +152,18 @@ def test_an_entry_of_other_layers_is_as_good_as_none(tmp_path: Path) -> None:
     model = ssmtool.load(byte_model(tmp_path / "mamba", "mamba"))
     runner, tokens, cache = open_runner(model, "cpu"), drawn(), Cache(tmp_path / "kept")
     plain = calibrated_hsv(model, runner, tokens)
-    stage = Stages(cache, model, runner, tokens.array).stage("calibration", [layer.name for layer in model.layers], 8)
-    for wrong in ({"done": np.array(3)}, {"done": np.array(99)}, {"done": np.zeros(2)}, {}):
-        stage.keep(lambda wrong=wrong: wrong)
+    names = [layer.name for layer in model.layers]
+    stage = Stages(cache, ran_by(runner), (model,), tokens.array).stage("calibration", names, 8)
+    for done in (3, 99, 0, np.inf, np.nan, [1, 2]):
+        stage.keep(lambda done=done: {"done": np.array(done)})
         assert same(calibrated_hsv(model, runner, tokens, cache=cache), plain)
     parts = on_runner({layer.name: model.mixers(layer) for layer in model.layers}, runner)
     arrays = fit_arrays(parts, Fit(2.0, 1.0, 3))
-    found = kept_fit(parts, arrays)
-    assert found is not None
-    assert found[1] == Fit(2.0, 1.0, 3)
-    first = next(key for key in arrays if key != "fit")
-    assert kept_fit(parts, {**arrays, first: np.zeros(1)}) is None
-    assert kept_fit(parts, {key: array for key, array in arrays.items() if key != first}) is None
+    assert fit_of(parts, arrays)[1] == Fit(2.0, 1.0, 3)
+    first = next(key for key in arrays if not key.startswith("fit "))
+    for wrong in ({**arrays, first: np.zeros(1)}, {k: array for k, array in arrays.items() if k != first}, {}):
+        stage.keep(lambda wrong=wrong: wrong)
+        assert stage.recall(partial(fit_of, parts)) is None
 
 
 def test_what_a_model_draws_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from ssmtool.errors import UsageError
 from ssmtool.pipeline.calibrate import calibrate
 from ssmtool.pipeline.drop_blocks import ROWS, choose_drops, without
 from ssmtool.pipeline.model import Model
-from ssmtool.pipeline.selective_hsv import Step, no_step, on_runner
+from ssmtool.pipeline.selective_hsv import on_runner
 from ssmtool.pipeline.selective_layers import Parts, shrunk
 from ssmtool.pipeline.speculative.decode import Pair, Tally, decode, start
 from ssmtool.pipeline.speculative.economics import facts
 from ssmtool.pipeline.speculative.plan import Plan
 from ssmtool.pipeline.speculative.results import Trial
 from ssmtool.pipeline.speculative.speculate import WARM, clock, paired
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.pipeline.tokens import Tokens, spread_rows
 from ssmtool.selective.choices import Export, Select
 from ssmtool.selective.language import LanguageModel

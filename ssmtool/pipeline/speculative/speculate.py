@@ -12,13 +12,13 @@ from ssmtool.errors import FamilyError, MismatchError, UsageError
 from ssmtool.pipeline.generate import advance, greedy
 from ssmtool.pipeline.model import Model
 from ssmtool.pipeline.runner import open_runner, stack_of
-from ssmtool.pipeline.selective_hsv import Step, no_step
 from ssmtool.pipeline.speculative.decode import Pair, Start, Tally, decode, start
 from ssmtool.pipeline.speculative.economics import economics, facts, weight_bytes
 from ssmtool.pipeline.speculative.memories import joined
 from ssmtool.pipeline.speculative.plan import Plan
 from ssmtool.pipeline.speculative.results import Economics, Speculation, Trial
 from ssmtool.pipeline.speculative.sync import links, projected_memories
+from ssmtool.pipeline.steps import Step, no_step
 from ssmtool.selective.language import LanguageModel
 
 BATCHES = (1, 32)  # for which the economics are measured
