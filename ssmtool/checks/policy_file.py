@@ -157,12 +157,15 @@ def validated(model: type[BaseModel], tree: dict[str, Any], place: Place, reader
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that does not exist comes first: it often is the misspelled one that is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     names = [field.alias or name for name, field in model.model_fields.items()]
     key = str(first["loc"][0]) if first["loc"] else ""
     whole = ".".join(str(part) for part in (*(p for p in place if not isinstance(p, int)), key) if part)
     if first["type"] == "extra_forbidden":
         raise reader.fail((*place, key), f"there is no key {whole!r}", _nearest(key, names))
+    if first["type"] == "missing":
+        raise reader.fail(place, f"{whole!r} is missing", f"There are: {', '.join(names)}")
     text = str(first["msg"]).removeprefix("Value error, ")
     raise reader.fail((*place, key) if key else place, f"{whole}: {text[0].lower()}{text[1:]}")
 

@@ -142,7 +142,11 @@ def test_paths_are_relative_to_the_file(write, tmp_path):
         ("[check.rules.order]\nmax = true\n", ["ssmtool.toml:2", "rules.order.max"]),
         ("[check.rules.horizon]\nmax = '50%'\n", ["ssmtool.toml:2", "percentage of"]),
         ("[check.rules.margin]\nscope = 'model'\n", ["ssmtool.toml:2", "add up"]),
-        ("[check.rules.sigma_tail]\nmax = 1\n", ["ssmtool.toml:1", "beyond"]),
+        ("[check.rules.sigma_tail]\nmax = 1\n", ["ssmtool.toml:1", "'rules.sigma_tail.beyond' is missing", "min, max"]),
+        (
+            "[check.rules.sigma_tail]\nrank = 3\nmax = 1\n",
+            ["ssmtool.toml:2", "no key 'rules.sigma_tail.rank'", "beyond"],
+        ),
         ("[check.rules.sigma_tail]\nbeyond = -1\n", ["ssmtool.toml:2", "beyond"]),
         ("[check.rules.reduced_size]\nmax = 1\n", ["ssmtool.toml:1", "0 targets", "rank"]),
         ("[check.rules.reduced_size]\nrank = 1\nmethod = 'magic'\n", ["ssmtool.toml:3", "'magic'", "balanced"]),
